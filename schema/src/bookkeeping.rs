@@ -1,0 +1,51 @@
+//! Rowcast's own small tables, as DDL.
+//!
+//! They live in the service's database because a position and the rows it speaks of must commit together.
+
+/// Facts of this node, by key: see the sidecar's store for the keys.
+pub const STATE: &str = "_rowcast_state";
+/// Per origin, how far everything is stored here.
+pub const POSITIONS: &str = "_rowcast_positions";
+/// What an author had seen, each time that changed.
+pub const CONTEXTS: &str = "_rowcast_contexts";
+/// Every layout that an event here refers to.
+pub const LAYOUTS: &str = "_rowcast_layouts";
+/// Events that are stored and could not be applied.
+pub const PARKED: &str = "_rowcast_parked";
+
+/// The tables above, all of them.
+pub const TABLES: [&str; 5] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED];
+
+/// The statements that make them, where they do not exist.
+pub const CREATE: [&str; 5] = [
+    "CREATE TABLE IF NOT EXISTS _rowcast_state (
+  key TEXT PRIMARY KEY NOT NULL,
+  value NOT NULL
+) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _rowcast_positions (
+  origin TEXT PRIMARY KEY NOT NULL,
+  position INTEGER NOT NULL,  -- every event up to here is stored; of this node: its head
+  horizon INTEGER NOT NULL,   -- events up to here may be missing their superseded ones: not served one by one
+  timestamp INTEGER NOT NULL  -- the greatest timestamp taken from this origin: the clock never goes below it
+) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _rowcast_contexts (
+  origin TEXT NOT NULL,
+  first INTEGER NOT NULL,     -- the first sequence number made with this vector
+  vector TEXT NOT NULL,       -- JSON: origin to position, as the author had it
+  PRIMARY KEY (origin, first)
+) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _rowcast_layouts (
+  layout INTEGER PRIMARY KEY NOT NULL,
+  table_name TEXT NOT NULL,
+  columns TEXT NOT NULL,      -- JSON list of names
+  key TEXT NOT NULL           -- JSON list of places in columns
+)",
+    "CREATE TABLE IF NOT EXISTS _rowcast_parked (
+  event TEXT PRIMARY KEY NOT NULL, -- id in its event table, where processed = 0
+  table_name TEXT NOT NULL,
+  record_id TEXT NOT NULL,
+  reason TEXT NOT NULL,       -- unique, constraint, clock, schema, key
+  detail TEXT NOT NULL,
+  parked_at INTEGER NOT NULL  -- milliseconds since 1970
+) WITHOUT ROWID",
+];

@@ -1,0 +1,1 @@
+//! The schema TOML: see the branch.

@@ -1,0 +1,289 @@
+//! The journal and its triggers, as SQL text.
+//!
+//! One journal serves all tables, so its numbers order changes across tables. The triggers copy typed cells; they
+//! build no JSON (that loses doubles), call nothing but `typeof` and `julianday`, cannot raise, and need no SQLite newer
+//! than 3.24 and no setting of the service's connection.
+//!
+//! Two things that SQLite does not tell a trigger are handled here:
+//! - REPLACE that evicts a row by a second UNIQUE index fires no delete trigger. A BEFORE trigger journals the possible
+//!   victims as suspects; ingest looks whether they are gone.
+//! - Where the service has triggers of its own on the table, theirs may run before ours and `NEW` is then stale. There
+//!   ours read the row back from the table, and journal a delete as a suspect.
+
+use crate::OWN_PREFIX;
+use crate::identifier::{quoted, quoted_list};
+use crate::layout::Layout;
+use crate::record::Collation;
+use crate::table::{Table, Term, Unique};
+use crate::value::Affinity;
+
+/// The journal's name.
+pub const JOURNAL: &str = "_rowcast_journal";
+
+/// What a journal row says was done. The number stands in the column `op`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A row came; `c0…` is the row.
+    Create = 1,
+    /// A row changed; `c0…` is the row after the change.
+    Update = 2,
+    /// A row went; `c0…` is its key, in key order.
+    Delete = 3,
+    /// A row may have gone; `c0…` is its key, in key order.
+    Suspect = 4,
+}
+
+impl Op {
+    /// The operation of that number.
+    pub fn from_number(number: i64) -> Option<Self> {
+        [Self::Create, Self::Update, Self::Delete, Self::Suspect].into_iter().find(|op| *op as i64 == number)
+    }
+}
+
+/// The statement that makes the journal for rows of up to `width` columns.
+pub fn create(width: usize) -> String {
+    let cells: String = (0..width).map(|at| format!(", c{at}")).collect();
+    format!(
+        "CREATE TABLE IF NOT EXISTS {JOURNAL} (n INTEGER PRIMARY KEY, layout INTEGER, op INTEGER, changed INTEGER, at INTEGER{cells})"
+    )
+}
+
+/// The statements that make a journal of `from` columns take rows of `to`.
+pub fn widen(from: usize, to: usize) -> Vec<String> {
+    (from..to).map(|at| format!("ALTER TABLE {JOURNAL} ADD COLUMN c{at}")).collect()
+}
+
+/// A trigger of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Its name, unquoted.
+    pub name: String,
+    /// The whole CREATE TRIGGER statement.
+    pub sql: String,
+}
+
+/// The triggers that capture `table` under `layout`.
+pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
+    let writer = Writer { table, layout, read_back: !table.triggers.is_empty() };
+    let mut triggers = vec![writer.insert(), writer.update(), writer.delete()];
+    if !table.uniques.is_empty() {
+        triggers.push(writer.evicted_by_insert());
+        triggers.push(writer.evicted_by_update());
+    }
+    triggers
+}
+
+/// Milliseconds since 1970, by the clock of the machine.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
+
+struct Writer<'a> {
+    table: &'a Table,
+    layout: &'a Layout,
+    read_back: bool,
+}
+
+impl Writer<'_> {
+    fn trigger(&self, suffix: &str, event: &str, body: &str) -> Trigger {
+        let name = format!("{OWN_PREFIX}{}_{suffix}", self.table.name);
+        let sql =
+            format!("CREATE TRIGGER {} {event} ON {} {body}\nEND", quoted(&name), quoted(&self.table.name));
+        Trigger { name, sql }
+    }
+
+    fn insert(&self) -> Trigger {
+        let row = self.journal_row(Op::Create, "-1");
+        self.trigger("insert", "AFTER INSERT", &format!("BEGIN\n  {row};"))
+    }
+
+    fn update(&self) -> Trigger {
+        let changed: Vec<String> = (0..self.layout.columns.len()).map(|at| self.differs(at)).collect();
+        let mask = (0..self.layout.columns.len())
+            .map(|at| format!("({} << {})", changed[at], Layout::changed_bit(at).trailing_zeros()));
+        let mask = balanced(mask.collect(), " | ");
+        let any = balanced(changed.clone(), " OR ");
+        let rekeyed = balanced(
+            self.key_names().map(|name| format!("(OLD.{0} IS NOT NEW.{0})", quoted(name))).collect(),
+            " OR ",
+        );
+        // The delete of the old key comes first: one trigger, because SQLite promises no order between two.
+        let gone = self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
+        let row = self.journal_row(Op::Update, &mask);
+        self.trigger("update", "AFTER UPDATE", &format!("WHEN {any} BEGIN\n  {gone} WHERE {rekeyed};\n  {row};"))
+    }
+
+    fn delete(&self) -> Trigger {
+        let gone = self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
+        self.trigger("delete", "AFTER DELETE", &format!("BEGIN\n  {gone};"))
+    }
+
+    fn evicted_by_insert(&self) -> Trigger {
+        self.trigger("evicted_by_insert", "BEFORE INSERT", &format!("BEGIN{}", self.victims("NEW")))
+    }
+
+    fn evicted_by_update(&self) -> Trigger {
+        self.trigger("evicted_by_update", "BEFORE UPDATE", &format!("BEGIN{}", self.victims("OLD")))
+    }
+
+    /// What a delete is journaled as.
+    fn gone(&self) -> Op {
+        if self.read_back { Op::Suspect } else { Op::Delete }
+    }
+
+    fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.layout.key.iter().map(|&at| self.layout.columns[at].as_str())
+    }
+
+    /// Journals the row after the change: from NEW, or read back where NEW may be stale.
+    fn journal_row(&self, op: Op, changed: &str) -> String {
+        if !self.read_back {
+            let cells = self.layout.columns.iter().map(|name| format!("NEW.{}", quoted(name)));
+            return self.insert_into_journal(op, changed, cells);
+        }
+        let cells = self.layout.columns.iter().map(|name| format!("now.{}", quoted(name)));
+        let key = self.key_names().map(|name| format!("now.{0} IS NEW.{0}", quoted(name))).collect::<Vec<_>>();
+        format!(
+            "{} FROM {} AS now WHERE {}",
+            self.insert_into_journal(op, changed, cells),
+            quoted(&self.table.name),
+            key.join(" AND ")
+        )
+    }
+
+    fn insert_into_journal(&self, op: Op, changed: &str, cells: impl Iterator<Item = String>) -> String {
+        let cells: Vec<String> = cells.collect();
+        let places: String = (0..cells.len()).map(|at| format!(", c{at}")).collect();
+        format!(
+            "INSERT INTO {JOURNAL} (layout, op, changed, at{places})\n    SELECT {}, {}, {changed}, {NOW}, {}",
+            self.layout.id.0,
+            op as i64,
+            cells.join(", ")
+        )
+    }
+
+    /// Whether the column at `at` of the layout differs between OLD and NEW, as 0 or 1.
+    fn differs(&self, at: usize) -> String {
+        let name = quoted(&self.layout.columns[at]);
+        let place = self.table.column(&self.layout.columns[at]).expect("bug: a layout names columns of its table");
+        // The type is asked for only where values of two types can compare equal: 1 and 1.0. And there alone SQLite
+        // stores -0.0, which no SQL comparison tells from 0.0: two zeros count as a change.
+        if self.table.affinity(place) == Affinity::Blob {
+            format!(
+                "(OLD.{name} IS NOT NEW.{name} COLLATE BINARY OR typeof(OLD.{name}) <> typeof(NEW.{name}) OR (typeof(NEW.{name}) = 'real' AND NEW.{name} = 0.0))"
+            )
+        } else {
+            format!("(OLD.{name} IS NOT NEW.{name} COLLATE BINARY)")
+        }
+    }
+
+    /// Journals the rows, other than the one with the key of `spared`, that hold what NEW claims.
+    fn victims(&self, spared: &str) -> String {
+        let mut body = String::new();
+        for unique in &self.table.uniques {
+            let key = self.key_names().map(|name| format!("held.{}", quoted(name)));
+            let suspects = self.insert_into_journal(Op::Suspect, "0", key);
+            let spared: Vec<String> =
+                self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name))).collect();
+            let claim: Vec<String> = unique.terms.iter().map(|term| self.claimed(term)).collect();
+            body.push_str(&format!(
+                "\n  {suspects} FROM {} AS held WHERE {} AND NOT ({});",
+                quoted(&self.table.name),
+                claim.join(" AND "),
+                spared.join(" AND ")
+            ));
+        }
+        body
+    }
+
+    fn claimed(&self, term: &Term) -> String {
+        match term {
+            Term::Column(at, collation) => {
+                let name = quoted(&self.table.columns[*at].name);
+                format!("held.{name} = NEW.{name}{}", collate(collation))
+            }
+            // The inner scope gives the unqualified names of the expression the values of NEW.
+            Term::Expression(text, collation) => {
+                let names = self.table.columns.iter().map(|column| format!("NEW.{0} AS {0}", quoted(&column.name)));
+                format!(
+                    "({text}) = (SELECT ({text}) FROM (SELECT {})){}",
+                    names.collect::<Vec<_>>().join(", "),
+                    collate(collation)
+                )
+            }
+        }
+    }
+}
+
+fn collate(name: &str) -> String {
+    if Collation::named(name) == Some(Collation::Binary) { String::new() } else { format!(" COLLATE {}", quoted(name)) }
+}
+
+/// The terms joined so that the expression is as shallow as can be: SQLite limits its depth.
+fn balanced(mut terms: Vec<String>, operator: &str) -> String {
+    while terms.len() > 1 {
+        let pairs = terms.chunks(2).map(|pair| match pair {
+            [left, right] => format!("({left}{operator}{right})"),
+            _ => pair[0].clone(),
+        });
+        terms = pairs.collect();
+    }
+    terms.pop().unwrap_or_else(|| "0".to_owned())
+}
+
+/// Text for `DROP TRIGGER` of a trigger of ours.
+pub fn drop_trigger(name: &str) -> String {
+    format!("DROP TRIGGER IF EXISTS {}", quoted(name))
+}
+
+/// The columns of the unique constraint, for messages.
+pub fn describe(table: &Table, unique: &Unique) -> String {
+    let terms = unique.terms.iter().map(|term| match term {
+        Term::Column(at, _) => table.columns[*at].name.as_str(),
+        Term::Expression(text, _) => text.as_str(),
+    });
+    quoted_list(terms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::example;
+
+    fn text(table: &Table) -> String {
+        let triggers = triggers(table, &Layout::of(table, &[]));
+        triggers.into_iter().map(|trigger| trigger.sql + ";\n").collect()
+    }
+
+    #[test]
+    fn triggers_of_a_plain_table() {
+        insta::assert_snapshot!(text(&example("Track", &["TrackId", "Name"], &["TrackId"])));
+    }
+
+    #[test]
+    fn triggers_with_a_second_unique_key_and_a_composite_key() {
+        let mut table = example("seat", &["hall", "row \"r\"", "holder"], &["hall", "row \"r\""]);
+        table.columns[2].declared_type = String::new();
+        table.uniques = vec![
+            Unique { index: "u1".into(), terms: vec![Term::Column(2, "NOCASE".into())] },
+            Unique { index: "u2".into(), terms: vec![Term::Expression("lower(holder)".into(), "BINARY".into())] },
+        ];
+        insta::assert_snapshot!(text(&table));
+    }
+
+    #[test]
+    fn triggers_where_the_service_has_its_own() {
+        let mut table = example("note", &["id", "body"], &["id"]);
+        table.triggers = vec!["note_touched".into()];
+        insta::assert_snapshot!(text(&table));
+    }
+
+    #[test]
+    fn expressions_of_a_wide_table_stay_shallow() {
+        let deep = balanced((0..500).map(|at| at.to_string()).collect(), " | ");
+        let depth = deep.chars().fold((0_i32, 0_i32), |(depth, most), character| match character {
+            '(' => (depth + 1, most.max(depth + 1)),
+            ')' => (depth - 1, most),
+            _ => (depth, most),
+        });
+        assert_eq!(depth, (0, 9));
+    }
+}

@@ -87,8 +87,8 @@ pub fn parse_record_id(text: &str, columns: usize) -> Result<Vec<Value>, serde_j
 
 /// Whether a text key may stand for itself: nothing in it could be taken for JSON.
 fn reads_plainly(text: &str) -> bool {
-    let json_start = matches!(text.bytes().next(), None | Some(b'"' | b'[' | b'{'));
-    !json_start && !text.contains('\0') && serde_json::from_str::<serde_json::Number>(text).is_err()
+    let json_start = matches!(text.trim_start().bytes().next(), None | Some(b'"' | b'[' | b'{'));
+    !json_start && !text.contains('\0') && serde_json::from_str::<Value>(text).is_err()
 }
 
 fn canonical(part: &Value, collation: Collation) -> Value {

@@ -1,0 +1,158 @@
+//! Events, groups and their versions: what is stored, sent and applied.
+
+use std::fmt;
+
+use rowcast_schema::layout::LayoutId;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::position::{NodeId, Sequence, Vector};
+
+/// What an event did to its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// The record came to be.
+    Create,
+    /// The record changed.
+    Update,
+    /// The record went.
+    Delete,
+}
+
+impl Operation {
+    /// As the column `operation_type` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Of the column `operation_type`.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Create, Self::Update, Self::Delete].into_iter().find(|operation| operation.as_str() == text)
+    }
+}
+
+/// A persistent event, without its origin and sequence number: those follow from its place in a [`Piece`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The table, named as at the origin.
+    pub table: String,
+    /// What was done.
+    pub operation: Operation,
+    /// The canonical text of the primary key.
+    pub record_id: String,
+    /// The full row after the change, as JSON; none for a delete.
+    pub data: Option<String>,
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// Which columns the row had.
+    pub layout: LayoutId,
+    /// Bit mask of the columns that an update changed; -1 stands for all.
+    pub changed: i64,
+}
+
+impl Event {
+    /// Bytes that it takes in memory and on the wire, roughly.
+    pub fn size(&self) -> usize {
+        64 + self.table.len() + self.record_id.len() + self.data.as_ref().map_or(0, String::len)
+    }
+}
+
+/// Consecutive events of one group: the whole group, unless it is long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The sequence number of the first event here.
+    pub first: Sequence,
+    /// The sequence number of the last event of the whole group.
+    pub group_last: Sequence,
+    /// What the author had seen of the other origins when it made the group.
+    pub context: Vector,
+    /// The events, one sequence number after the other.
+    pub events: Vec<Event>,
+}
+
+impl Piece {
+    /// The sequence number of the last event here.
+    pub fn last(&self) -> Sequence {
+        self.first + self.events.len() as Sequence - 1
+    }
+
+    /// Whether the group ends here.
+    pub fn ends_group(&self) -> bool {
+        self.last() == self.group_last
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub fn size(&self) -> usize {
+        64 + self.context.len() * 48 + self.events.iter().map(Event::size).sum::<usize>()
+    }
+
+    /// Drops the events up to and with `position`.
+    pub fn trim(&mut self, position: Sequence) {
+        if self.first <= position {
+            let known = usize::try_from(position + 1 - self.first).unwrap_or(usize::MAX);
+            self.events.drain(..known.min(self.events.len()));
+            self.first = position + 1;
+        }
+    }
+}
+
+/// Where a record's present content comes from. The order is the total order that decides conflicts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Version {
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// By whom.
+    pub origin: NodeId,
+    /// As which of its events.
+    pub sequence: Sequence,
+}
+
+/// The identity of an event: the column `id`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct EventId {
+    /// The node that made it.
+    pub origin: NodeId,
+    /// Its number there.
+    pub sequence: Sequence,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:016x}", self.origin, self.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_ids_sort_by_sequence_number_within_an_origin() {
+        let origin = NodeId(uuid::Uuid::from_u128(7));
+        let id = |sequence| EventId { origin, sequence }.to_string();
+        assert_eq!(id(255), "00000000-0000-0000-0000-000000000007:00000000000000ff");
+        assert!(id(9) < id(10) && id(0xffff) < id(0x1_0000));
+    }
+
+    #[test]
+    fn a_piece_is_trimmed_to_what_is_new() {
+        let event = Event {
+            table: "t".into(),
+            operation: Operation::Delete,
+            record_id: "1".into(),
+            data: None,
+            timestamp: Timestamp(1),
+            layout: LayoutId(1),
+            changed: 0,
+        };
+        let mut piece = Piece { first: 5, group_last: 7, context: Vector::default(), events: vec![event; 3] };
+        piece.trim(3);
+        assert_eq!((piece.first, piece.last()), (5, 7));
+        piece.trim(6);
+        assert_eq!((piece.first, piece.last(), piece.ends_group()), (7, 7, true));
+    }
+}

@@ -1,0 +1,85 @@
+//! Every limit in one place, each with its reason, so that worst-case memory can be added up.
+
+use std::time::Duration;
+
+/// Rows that one ingest transaction takes from the journal: about 5 ms of write lock on a small machine.
+pub const INGEST_ROWS_MAX: usize = 500;
+
+/// Rows that one applying transaction takes when many small groups wait: about 5 ms of write lock.
+pub const APPLY_ROWS_MAX: usize = 500;
+
+/// Rows of a group that are applied as one. A longer group is applied in pieces of this many: it bounds the time the
+/// write lock is held for one group to about a second, the busy timeout that a service is asked to have.
+pub const GROUP_ROWS_MAX: u64 = 200_000;
+
+/// Rows of the journal that an applying transaction ingests itself; a longer journal is ingested before.
+pub const DRAIN_ROWS_MAX: usize = 2_000;
+
+/// Bytes of events in one piece on the wire, before compression.
+pub const PIECE_BYTES_MAX: usize = 256 * 1024;
+
+/// Events in one piece.
+pub const PIECE_EVENTS_MAX: usize = 2_000;
+
+/// Bytes of events in the answer to one fetch or snapshot request, before compression.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A message, whole and uncompressed: larger than SQLite's largest sensible row, small enough to refuse a bomb.
+pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// A message is compressed past this size: below it zstd gains less than it costs.
+pub const COMPRESS_BYTES_MIN: usize = 1024;
+
+/// Pieces held in memory because something before them is missing, all origins together.
+pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages on their way from the bus to the node's own thread.
+pub const INBOX_LEN: usize = 1024;
+
+/// Bytes of such messages. What does not fit is dropped and fetched again.
+pub const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages on their way from the node's own thread to the bus.
+pub const OUTBOX_LEN: usize = 1024;
+
+/// Bytes of parts of messages that are still incomplete, all senders together.
+pub const PARTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 16 * 1024 * 1024;
+
+/// Requests of other nodes that are answered at the same time.
+pub const SERVING_MAX: usize = 2;
+
+/// Members that are remembered. A hostile bus cannot grow the list beyond it.
+pub const MEMBERS_MAX: usize = 1024;
+
+/// The longest presence, change event or request: all of them are small JSON.
+pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest change event of a service. A larger row needs `capture = "triggers"`.
+pub const CHANGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a request to another node may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first pause before a failed fetch is tried again; it doubles, with jitter.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+
+/// The longest such pause.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// How long the sidecar waits for the write lock before it gives up on a transaction and tries again later.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the journal is looked at when no file event said so: the net under the file watch.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A member that was silent for this long is not asked for anything and is shown as gone.
+pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows that the reconciliation compares in one short transaction.
+pub const RECONCILE_ROWS_MAX: usize = 500;
+
+/// How far a timestamp may lie ahead of the clock here before it is doubted.
+pub const DRIFT_MAX: Duration = Duration::from_secs(60);
+
+/// Statements that the writer keeps prepared.
+pub const STATEMENTS_MAX: usize = 512;
