@@ -263,8 +263,12 @@ mod tests {
         let mut table = example("seat", &["hall", "row \"r\"", "holder"], &["hall", "row \"r\""]);
         table.columns[2].declared_type = String::new();
         table.uniques = vec![
-            Unique { index: "u1".into(), terms: vec![Term::Column(2, "NOCASE".into())] },
-            Unique { index: "u2".into(), terms: vec![Term::Expression("lower(holder)".into(), "BINARY".into())] },
+            Unique { index: "u1".into(), terms: vec![Term::Column(2, "NOCASE".into())], predicate: None },
+            Unique {
+                index: "u2".into(),
+                terms: vec![Term::Expression("lower(holder)".into(), "BINARY".into())],
+                predicate: None,
+            },
         ];
         insta::assert_snapshot!(text(&table));
     }

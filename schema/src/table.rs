@@ -74,6 +74,8 @@ pub struct Unique {
     pub index: String,
     /// What is unique, in index order.
     pub terms: Vec<Term>,
+    /// The WHERE of a partial index, as its text stands in the CREATE INDEX statement.
+    pub predicate: Option<String>,
 }
 
 /// One term of a unique index.

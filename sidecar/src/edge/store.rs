@@ -1,0 +1,260 @@
+//! The service's database: the only place that names rusqlite.
+//!
+//! [`Store`] owns the one connection that writes. Every change of it goes through [`Store::write`], one immediate
+//! transaction, in which [`Tx`] offers what the stages need; the stages decide, this module does. What a stage changes
+//! in memory (positions, clock) is kept only when the commit succeeded.
+//!
+//! [`Reader`] serves other nodes and the status page from a connection of its own that can change nothing.
+//!
+//! Nothing here opens the database or its `-shm` outside SQLite: closing such a handle would drop SQLite's locks. The
+//! `-wal` carries none, and is opened to be synced.
+
+pub mod catalogue;
+mod cell;
+mod error;
+mod identity;
+mod install;
+mod journal;
+mod open;
+mod reader;
+mod replicated;
+mod serve;
+mod tx;
+mod uninstall;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rowcast_schema::declaration::Declaration;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+pub(crate) use self::cell::with_affinity;
+use self::error::{Doing as _, damaged};
+pub use self::error::{Error, Remedy};
+pub use self::install::Pending;
+pub use self::journal::{JournalRow, OpenGroup};
+pub use self::open::ensure_wal;
+pub use self::reader::{Facts, Reader};
+pub use self::replicated::{Replicated, Shape, Tables};
+pub use self::serve::{Answer, Page, SnapshotPage, SnapshotRow};
+pub use self::tx::{Content, Newest, ParkReason, ParkedEvent, Place, Tx, Written};
+pub use self::uninstall::{Removed, uninstall};
+use crate::clock::{Clock, Timestamp};
+use crate::position::{NodeId, Sequence, Vector};
+
+/// What this node knows of itself and of the others: in memory as it was at the last commit.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    /// This node.
+    pub node: NodeId,
+    /// How far everything is stored, per origin; of this node: the last finished group.
+    pub vector: Vector,
+    /// The clock.
+    pub clock: Clock,
+    /// The next sequence number to give out.
+    pub next: Sequence,
+    /// The group that is being ingested in several transactions.
+    pub open_group: Option<OpenGroup>,
+    /// The context of this node's newest events.
+    pub context: Vector,
+    /// Whether this node ever had everything.
+    pub complete: bool,
+    /// The number of parked events.
+    pub parked: u64,
+}
+
+/// The database, its declaration, and the one connection that writes.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    declaration: Declaration,
+    tables: Tables,
+    durable: Durable,
+    pending: Vec<Pending>,
+    wal: File,
+    schema_version: i64,
+    data_version: i64,
+    lock: identity::Lock,
+}
+
+impl Store {
+    /// Opens the database, which is made if it does not exist; makes Rowcast's tables, takes the lock, and knows who it is.
+    ///
+    /// # Errors
+    /// When another sidecar runs, the file is unusable, or a declared table cannot be replicated.
+    pub fn open(path: &Path, declaration: Declaration) -> Result<Self, Error> {
+        let lock = identity::Lock::take(path)?;
+        let connection = open::for_writing(path)?;
+        install::begin(&connection)?;
+        let made = install::bookkeeping(&connection, &declaration).and_then(|()| install::commit(&connection));
+        if let Err(error) = made {
+            install::rollback(&connection);
+            return Err(error);
+        }
+        let wal_path = identity::beside(path, "-wal");
+        let wal = File::open(&wal_path).map_err(|source| Error::File { doing: "open", path: wal_path, source })?;
+        let durable = tx::load(&connection)?;
+        let mut store = Self {
+            connection,
+            path: path.to_owned(),
+            declaration,
+            tables: Tables::default(),
+            durable,
+            pending: Vec::new(),
+            wal,
+            schema_version: -1,
+            data_version: -1,
+            lock,
+        };
+        store.prove_identity()?;
+        store.write(|_| Ok(()))?; // Follows the schema: makes event tables and triggers.
+        store.harden()?;
+        Ok(store)
+    }
+
+    /// A copied or restored database gets a new id: its old one may be in use elsewhere.
+    fn prove_identity(&mut self) -> Result<(), Error> {
+        let outside = self.lock.nonce()?;
+        let inside = tx::state(&self.connection, "nonce")?.and_then(|text| Uuid::try_parse(&text).ok());
+        let fresh = self.durable.next == 1;
+        if outside != inside && !fresh {
+            let old = self.durable.node;
+            self.durable = tx::take_new_identity(&self.connection)?;
+            tracing::warn!(
+                old_node_id = %old,
+                node_id = %self.durable.node,
+                "the file beside the database does not match it: it was copied or restored, so it gets a new node id"
+            );
+        }
+        let nonce = Uuid::new_v4();
+        // The file first: a crash in between makes them differ, and that is noticed.
+        tx::set_state(&self.connection, "nonce", &nonce.hyphenated().to_string())?;
+        self.harden()?;
+        self.lock.set_nonce(nonce)
+    }
+
+    /// Runs `work` in one immediate transaction. What it changed, in the database and in memory, is kept together or
+    /// not at all.
+    ///
+    /// # Errors
+    /// What `work` fails with, or SQLite at begin and commit.
+    pub fn write<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<R, Error> {
+        install::begin(&self.connection)?;
+        let result = self.inside(work);
+        match result {
+            Ok((value, durable)) => {
+                if let Err(error) = install::commit(&self.connection) {
+                    self.forget_after_failure();
+                    return Err(error);
+                }
+                self.durable = durable;
+                Ok(value)
+            }
+            Err(error) => {
+                self.forget_after_failure();
+                Err(error)
+            }
+        }
+    }
+
+    fn inside<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<(R, Durable), Error> {
+        self.follow_schema()?;
+        let mut tx = Tx::new(&self.connection, &self.tables, self.durable.clone());
+        let value = work(&mut tx)?;
+        Ok((value, tx.into_durable()))
+    }
+
+    /// After any error SQLite may have rolled back already; and what was learnt of the schema may be undone.
+    fn forget_after_failure(&mut self) {
+        install::rollback(&self.connection);
+        self.schema_version = -1;
+    }
+
+    /// When the schema changed, whoever changed it: looks again, and makes the triggers fit. Within the transaction, so
+    /// that no write of the service slips between.
+    fn follow_schema(&mut self) -> Result<(), Error> {
+        if install::schema_version(&self.connection)? == self.schema_version {
+            return Ok(());
+        }
+        let found = catalogue::tables(&self.connection)?;
+        self.tables = Tables::of(&self.connection, &self.declaration, found)?;
+        self.pending = install::follow(&self.connection, &self.tables)?;
+        self.schema_version = install::schema_version(&self.connection)?;
+        Ok(())
+    }
+
+    /// Puts everything committed so far, the service's own commits included, onto the disk.
+    ///
+    /// # Errors
+    /// When the disk fails; nothing may be published then, and nothing is known of what was written since.
+    pub fn harden(&self) -> Result<(), Error> {
+        let failed =
+            |source| Error::File { doing: "sync", path: identity::beside(&self.path, "-wal"), source };
+        self.wal.sync_data().map_err(failed)
+    }
+
+    /// Whether another connection has committed since the last call.
+    ///
+    /// # Errors
+    /// When SQLite cannot read the database.
+    pub fn changed_by_others(&mut self) -> Result<bool, Error> {
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .doing("read PRAGMA data_version")?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    /// As of the last commit.
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// The replicated tables, as of the last transaction.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Tables whose rows must be compared with their events, and why: kept over restarts until it is done.
+    pub fn pending(&self) -> &[Pending] {
+        &self.pending
+    }
+
+    /// The declaration.
+    pub fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes of the `-wal` now.
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Consecutive events of one origin, from our own tables: what publish takes when memory does not have it.
+    ///
+    /// # Errors
+    /// When SQLite fails, or our tables hold what we did not write.
+    pub fn events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
+        serve::events(&self.connection, self.declaration.enabled().map(|table| table.name.as_str()), origin, first, last)
+    }
+
+    /// The greatest timestamp that the clock has seen.
+    pub fn last_timestamp(&self) -> Timestamp {
+        self.durable.clock.last()
+    }
+}
+
+fn parse<T: std::str::FromStr>(place: &str, text: &str) -> Result<T, Error>
+where
+    T::Err: ToString,
+{
+    text.parse().map_err(|error: T::Err| damaged(place, error.to_string()))
+}

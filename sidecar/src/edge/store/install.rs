@@ -1,0 +1,220 @@
+//! Makes Rowcast's tables and triggers, and keeps them fitting when the service's schema changes.
+
+use std::collections::HashMap;
+
+use rowcast_schema::declaration::{Capture, Declaration};
+use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::{OWN_PREFIX, bookkeeping, event_table, journal};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::error::{Doing as _, Error, damaged};
+use super::replicated::{Replicated, Tables};
+use super::{serve, tx};
+use crate::position::NodeId;
+
+/// A table whose rows must be compared with their events, because its triggers were not there all the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The table, as declared.
+    pub table: String,
+    /// Columns that were not captured before: where the row has only the default, an event's value fills it in.
+    pub new_columns: Vec<String>,
+}
+
+pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
+    connection.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")
+}
+
+pub(super) fn commit(connection: &Connection) -> Result<(), Error> {
+    connection.execute_batch("COMMIT").doing("commit")
+}
+
+pub(super) fn rollback(connection: &Connection) {
+    // SQLite rolls back by itself after some errors (disk full, I/O); a second rollback is then an error of its own.
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::warn!(%error, "rollback failed");
+    }
+}
+
+pub(super) fn schema_version(connection: &Connection) -> Result<i64, Error> {
+    connection
+        .prepare_cached("PRAGMA schema_version")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .doing("read PRAGMA schema_version")
+}
+
+/// The format of our own tables. A newer sidecar may migrate an older one; an older one refuses a newer.
+const FORMAT: &str = "1";
+
+pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) -> Result<(), Error> {
+    for sql in bookkeeping::CREATE {
+        execute_if_new(connection, sql)?;
+    }
+    execute_if_new(connection, &serve::create_strays())?;
+    match tx::state(connection, "format")?.as_deref() {
+        None => {
+            tx::set_state(connection, "format", FORMAT)?;
+            tx::set_state(connection, "service", &declaration.service)?;
+            tx::set_state(connection, "node_id", &NodeId::random().to_string())
+        }
+        Some(FORMAT) => refuse_other_service(connection, declaration),
+        Some(other) => Err(damaged(
+            bookkeeping::STATE,
+            format!("format {other}, and this version of Rowcast knows format {FORMAT}: run the newer version"),
+        )),
+    }
+}
+
+fn refuse_other_service(connection: &Connection, declaration: &Declaration) -> Result<(), Error> {
+    let service = tx::state(connection, "service")?.unwrap_or_default();
+    if service == declaration.service {
+        return Ok(());
+    }
+    Err(damaged(
+        bookkeeping::STATE,
+        format!(
+            "this database was replicated as service `{service}`, the schema file says `{}`: \
+             mend the schema file, or run `rowcast uninstall` first",
+            declaration.service
+        ),
+    ))
+}
+
+/// `CREATE … IF NOT EXISTS` takes part in no schema change when the thing is there, but asking costs less.
+fn execute_if_new(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.execute_batch(sql).doing(format!("run {}", sql.split('(').next().unwrap_or(sql)))
+}
+
+/// Makes what is missing and drops what no longer fits. Answers which tables must be reconciled.
+pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pending>, Error> {
+    for table in tables.iter() {
+        refuse_taken_name(connection, &table.name)?;
+        for sql in event_table::create(&table.name) {
+            execute_if_new(connection, &sql)?;
+        }
+    }
+    fit_journal(connection, tables.width())?;
+    let mut present = own_triggers(connection)?;
+    for table in tables.iter() {
+        fit_table(connection, table, &mut present)?;
+    }
+    for (name, _) in present {
+        tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");
+        connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
+    }
+    pending(connection, tables)
+}
+
+/// The service may have a table of that name for itself.
+fn refuse_taken_name(connection: &Connection, table: &str) -> Result<(), Error> {
+    let name = event_table::name(table);
+    let columns: Vec<String> = connection
+        .prepare_cached("SELECT name FROM pragma_table_xinfo(?1) ORDER BY cid")
+        .and_then(|mut statement| statement.query_map([&name], |row| row.get(0))?.collect())
+        .doing(format!("describe table `{name}`"))?;
+    if columns.is_empty() || columns.iter().map(String::as_str).take(8).eq(event_table::REQUIRED_COLUMNS) {
+        return Ok(());
+    }
+    Err(Error::Table {
+        table: table.to_owned(),
+        reason: format!("its event table would be called `{name}`, and the service has a table of that name"),
+        fix: "rename the service's table".into(),
+    })
+}
+
+fn fit_journal(connection: &Connection, width: usize) -> Result<(), Error> {
+    let columns: usize = connection
+        .query_row("SELECT count(*) FROM pragma_table_xinfo(?1)", [journal::JOURNAL], |row| row.get(0))
+        .doing("describe the journal")?;
+    let statements = match columns.checked_sub(5) {
+        None => vec![journal::create(width)],
+        Some(present) if present < width => journal::widen(present, width),
+        Some(_) => Vec::new(),
+    };
+    for sql in statements {
+        connection.execute_batch(&sql).doing("make the journal")?;
+    }
+    Ok(())
+}
+
+fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Error> {
+    connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2")
+        .and_then(|mut statement| {
+            statement
+                .query_map((OWN_PREFIX.len(), OWN_PREFIX), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+        .doing("list the triggers")
+}
+
+/// Makes the triggers of one table what they should be. Where they were not, its rows must be reconciled.
+fn fit_table(
+    connection: &Connection,
+    table: &Replicated,
+    present: &mut HashMap<String, String>,
+) -> Result<(), Error> {
+    let Some(shape) = &table.shape else { return Ok(()) };
+    let layout = &shape.layout;
+    let key = format!("layout:{}", table.name);
+    let before = match tx::state(connection, &key)? {
+        Some(id) => tx::layout(connection, LayoutId(super::parse(bookkeeping::STATE, &id)?))?,
+        None => None,
+    };
+    let mut fitted = before.as_ref().is_some_and(|before| before.id == layout.id);
+    if table.declared.capture == Capture::Triggers {
+        for trigger in journal::triggers(&shape.table, layout) {
+            if present.remove(&trigger.name).is_some_and(|sql| sql == trigger.sql) {
+                continue;
+            }
+            fitted = false;
+            connection
+                .execute_batch(&format!("{};\n{}", journal::drop_trigger(&trigger.name), trigger.sql))
+                .doing(format!("make trigger {}", trigger.name))?;
+        }
+    }
+    if fitted {
+        return Ok(());
+    }
+    tx::save_layout(connection, layout)?;
+    tx::set_state(connection, &key, &layout.id.0.to_string())?;
+    let new_columns = before.map(|before| new_columns(&before, layout)).unwrap_or_default();
+    want_reconciliation(connection, table, new_columns)
+}
+
+fn new_columns(before: &Layout, after: &Layout) -> Vec<String> {
+    after.columns.iter().filter(|column| before.place(column).is_none()).cloned().collect()
+}
+
+fn want_reconciliation(connection: &Connection, table: &Replicated, mut new_columns: Vec<String>) -> Result<(), Error> {
+    let key = format!("reconcile:{}", table.name);
+    if let Some(text) = tx::state(connection, &key)? {
+        let earlier: Vec<String> = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
+        new_columns.extend(earlier);
+    }
+    let text = serde_json::to_string(&new_columns).expect("bug: names have a JSON form");
+    tx::set_state(connection, &key, &text)
+}
+
+/// The tables that wait for a reconciliation.
+fn pending(connection: &Connection, tables: &Tables) -> Result<Vec<Pending>, Error> {
+    let mut pending = Vec::new();
+    for table in tables.iter().filter(|table| table.shape.is_some()) {
+        if let Some(text) = tx::state(connection, &format!("reconcile:{}", table.name))? {
+            let new_columns = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
+            pending.push(Pending { table: table.name.clone(), new_columns });
+        }
+    }
+    Ok(pending)
+}
+
+/// Forgets that `table` had to be reconciled.
+pub(super) fn reconciled(connection: &Connection, table: &str) -> Result<(), Error> {
+    connection
+        .execute("DELETE FROM _rowcast_state WHERE key = ?1", [format!("reconcile:{table}")])
+        .optional()
+        .doing("note a finished reconciliation")
+        .map(drop)
+}

@@ -1,0 +1,148 @@
+//! Reads the journal: what the triggers wrote, in the order in which it was done.
+
+use std::sync::Arc;
+
+use rowcast_schema::journal::{JOURNAL, Op};
+use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::value::Value;
+use serde::{Deserialize, Serialize};
+
+use super::cell;
+use super::error::{Doing as _, Error, damaged};
+use super::tx::Tx;
+use crate::clock::Timestamp;
+use crate::limits;
+use crate::position::Sequence;
+
+/// One row of the journal.
+#[derive(Debug)]
+pub struct JournalRow {
+    /// Its place in the order of changes, over all tables.
+    pub n: i64,
+    /// Which columns the table had.
+    pub layout: Arc<Layout>,
+    /// What was done.
+    pub op: Op,
+    /// Bit mask of the columns that an update changed.
+    pub changed: i64,
+    /// When.
+    pub at: Timestamp,
+    /// The row after the change; of a delete or a suspect, the key.
+    pub cells: Vec<Value>,
+}
+
+/// A group that is ingested in several transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenGroup {
+    /// The journal row that it ends with.
+    pub until: i64,
+    /// The sequence number that it begins with.
+    pub first: Sequence,
+    /// The sequence number that it ends with.
+    pub last: Sequence,
+    /// The next sequence number to give out in it.
+    pub next: Sequence,
+}
+
+impl Tx<'_> {
+    /// The last row of the journal, and roughly how many there are; none when it is empty.
+    pub fn journal_extent(&self) -> Result<Option<(i64, usize)>, Error> {
+        let (first, last): (Option<i64>, Option<i64>) = self
+            .connection
+            .prepare_cached("SELECT (SELECT min(n) FROM _rowcast_journal), (SELECT max(n) FROM _rowcast_journal)")
+            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .doing("look at the journal")?;
+        Ok(first.zip(last).map(|(first, last)| (last, usize::try_from(last - first + 1).unwrap_or(usize::MAX))))
+    }
+
+    /// The number of rows up to and with `until`.
+    pub fn journal_count(&self, until: i64) -> Result<u64, Error> {
+        self.connection
+            .prepare_cached("SELECT count(*) FROM _rowcast_journal WHERE n <= ?1")
+            .and_then(|mut statement| statement.query_row([until], |row| row.get(0)))
+            .doing("count the journal")
+    }
+
+    /// The first rows up to and with `until`, in order.
+    pub fn journal_rows(&mut self, until: i64, limit: usize) -> Result<Vec<JournalRow>, Error> {
+        self.rows("SELECT * FROM _rowcast_journal WHERE n <= ?1 ORDER BY n LIMIT ?2", until, limit)
+    }
+
+    /// The first suspects up to and with `until`.
+    pub fn journal_suspects(&mut self, until: i64, limit: usize) -> Result<Vec<JournalRow>, Error> {
+        self.rows("SELECT * FROM _rowcast_journal WHERE n <= ?1 AND op = 4 ORDER BY n LIMIT ?2", until, limit)
+    }
+
+    /// Makes a suspect that is gone the delete that it is.
+    pub fn journal_confirm(&mut self, n: i64) -> Result<(), Error> {
+        self.connection
+            .prepare_cached("UPDATE _rowcast_journal SET op = 3 WHERE n = ?1")
+            .and_then(|mut statement| statement.execute([n]))
+            .doing("confirm a suspect")
+            .map(drop)
+    }
+
+    fn rows(&mut self, sql: &str, until: i64, limit: usize) -> Result<Vec<JournalRow>, Error> {
+        let connection = self.connection;
+        let mut statement = connection.prepare_cached(sql).doing("read the journal")?;
+        let mut rows = statement.query((until, limit)).doing("read the journal")?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::PAGE_BYTES_MAX
+            && let Some(row) = rows.next().doing("read the journal")?
+        {
+            let head = || Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+            let (n, layout, op, changed, at): (i64, i64, i64, i64, i64) = head().doing("read the journal")?;
+            let place = || format!("{JOURNAL}, row {n}");
+            let layout = self.layout(LayoutId(layout))?.ok_or_else(|| damaged(place(), "an unknown layout"))?;
+            let op = Op::from_number(op).ok_or_else(|| damaged(place(), format!("operation {op}")))?;
+            let width = match op {
+                Op::Create | Op::Update => layout.columns.len(),
+                Op::Delete | Op::Suspect => layout.key.len(),
+            };
+            let mut cells = Vec::with_capacity(width);
+            for at in 0..width {
+                let cell = row.get_ref(5 + at).doing("read the journal")?;
+                bytes += cell.as_bytes().map_or(8, <[u8]>::len);
+                cells.push(cell::read(cell));
+            }
+            found.push(JournalRow { n, layout, op, changed, at: Timestamp::from_millis(at), cells });
+        }
+        Ok(found)
+    }
+
+    /// The layouts that its rows have. An unknown one is damage.
+    pub fn journal_layouts(&mut self) -> Result<Vec<Arc<Layout>>, Error> {
+        let connection = self.connection;
+        let ids = connection
+            .prepare_cached("SELECT DISTINCT layout FROM _rowcast_journal")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>())
+            .doing("look at the journal")?;
+        let layout = |id| self.layout(LayoutId(id))?.ok_or_else(|| damaged(JOURNAL, format!("an unknown layout {id}")));
+        ids.into_iter().map(layout).collect()
+    }
+
+    /// Drops the rows of one layout. Answers how many there were.
+    pub fn journal_delete_layout(&mut self, layout: LayoutId) -> Result<usize, Error> {
+        self.connection
+            .execute("DELETE FROM _rowcast_journal WHERE layout = ?1", [layout.0])
+            .doing("clear the journal")
+    }
+
+    /// Drops the rows up to and with `until`: they are events now.
+    pub fn journal_delete_until(&mut self, until: i64) -> Result<(), Error> {
+        self.connection
+            .prepare_cached("DELETE FROM _rowcast_journal WHERE n <= ?1")
+            .and_then(|mut statement| statement.execute([until]))
+            .doing("clear the journal")
+            .map(drop)
+    }
+
+    /// Drops one row: a suspect that is alive.
+    pub fn journal_delete(&mut self, n: i64) -> Result<(), Error> {
+        self.connection
+            .prepare_cached("DELETE FROM _rowcast_journal WHERE n = ?1")
+            .and_then(|mut statement| statement.execute([n]))
+            .doing("clear the journal")
+            .map(drop)
+    }
+}

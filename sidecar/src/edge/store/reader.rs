@@ -1,0 +1,124 @@
+//! A connection that only reads: it serves other nodes and the status page, each in short read transactions, so that
+//! the WAL can always be checkpointed.
+
+use std::path::Path;
+
+use rowcast_schema::declaration::Declaration;
+use rowcast_schema::event_table;
+use rowcast_schema::identifier::quoted;
+use rusqlite::Connection;
+
+use super::error::{Doing as _, Error};
+use super::serve::{self, Answer, SnapshotPage};
+use super::{catalogue, open};
+use crate::position::{NodeId, Sequence, Vector};
+
+/// Reads the database for others.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+    tables: Vec<String>,
+}
+
+/// Facts for the status page.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Rows that wait in the journal.
+    pub journal_rows: u64,
+    /// Per table, in the order of the declaration: name, newest event's rowid (close to the number of events).
+    pub events: Vec<(String, u64)>,
+    /// Parked events, at most twenty: event, table, record, reason, detail.
+    pub parked: Vec<[String; 5]>,
+}
+
+impl Reader {
+    /// Opens the database that a [`super::Store`] has made ready.
+    ///
+    /// # Errors
+    /// When the file is missing or cannot be read.
+    pub fn open(path: &Path, declaration: &Declaration) -> Result<Self, Error> {
+        let tables = declaration.enabled().map(|table| table.name.clone()).collect();
+        Ok(Self { connection: open::for_reading(path)?, tables })
+    }
+
+    /// Events of one origin, as many as fit a page.
+    ///
+    /// # Errors
+    /// When SQLite fails, or our tables hold what we did not write.
+    pub fn fetch(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Answer, Error> {
+        self.in_one_moment(|| {
+            let position = serve::vector(&self.connection)?.of(origin);
+            if first <= serve::horizon(&self.connection, origin)? || position < first {
+                return Ok(Answer::NotHere);
+            }
+            let names = self.tables.iter().map(String::as_str);
+            let page = serve::events(&self.connection, names, origin, first, last.min(position))?;
+            Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })
+        })
+    }
+
+    /// Some records of one declared table; `None` when it is not declared here.
+    ///
+    /// # Errors
+    /// When SQLite fails, or our tables hold what we did not write.
+    pub fn snapshot(&self, table: &str, after: Option<&str>) -> Result<Option<SnapshotPage>, Error> {
+        let Some(name) = self.tables.iter().find(|name| name.eq_ignore_ascii_case(table)) else { return Ok(None) };
+        self.in_one_moment(|| serve::snapshot(&self.connection, name, after)).map(Some)
+    }
+
+    /// The position vector, and per declared table the statements that make it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn definitions(&self) -> Result<(Vector, Vec<(String, Vec<String>)>), Error> {
+        self.in_one_moment(|| {
+            let found = catalogue::tables(&self.connection)?;
+            let declared = |name: &str| self.tables.iter().any(|table| table.eq_ignore_ascii_case(name));
+            let definitions = found
+                .iter()
+                .filter(|table| declared(&table.name))
+                .map(|table| (table.name.clone(), serve::definition(table)))
+                .collect();
+            Ok((serve::vector(&self.connection)?, definitions))
+        })
+    }
+
+    /// What the status page shows beside what the node knows by itself.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn facts(&self) -> Result<Facts, Error> {
+        self.in_one_moment(|| {
+            let journal_rows = self
+                .connection
+                .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
+                .doing("count the journal")?;
+            let mut events = Vec::with_capacity(self.tables.len());
+            for table in &self.tables {
+                let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quoted(&event_table::name(table)));
+                let count = self.connection.query_row(&sql, [], |row| row.get(0)).doing("count the events")?;
+                events.push((table.clone(), count));
+            }
+            let parked = self
+                .connection
+                .prepare_cached(
+                    "SELECT event, table_name, record_id, reason, detail FROM _rowcast_parked ORDER BY parked_at LIMIT 20",
+                )
+                .and_then(|mut statement| {
+                    let rows = statement
+                        .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]))?;
+                    rows.collect()
+                })
+                .doing("list the parked events")?;
+            Ok(Facts { journal_rows, events, parked })
+        })
+    }
+
+    /// One read transaction: everything in it is of one moment.
+    fn in_one_moment<R>(&self, read: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        self.connection.execute_batch("BEGIN").doing("begin to read")?;
+        let result = read();
+        self.connection.execute_batch("COMMIT").doing("end reading")?;
+        result
+    }
+}

@@ -1,0 +1,308 @@
+//! A replicated table as this node has it: its declaration, its shape now, and the statements made from both.
+//!
+//! Every name in a statement comes from SQLite's own catalogue and is quoted by the schema crate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rowcast_schema::declaration::{Declaration, TableDeclaration};
+use rowcast_schema::event_table;
+use rowcast_schema::identifier::{quoted, quoted_list};
+use rowcast_schema::layout::Layout;
+use rowcast_schema::record::{self, Collation};
+use rowcast_schema::table::{Table, Term, Unique};
+use rowcast_schema::value::{Affinity, Value};
+use rusqlite::Connection;
+
+use super::cell;
+use super::error::Error;
+
+/// One declared, enabled table.
+#[derive(Debug)]
+pub struct Replicated {
+    /// The name, as the declaration spells it.
+    pub name: String,
+    /// What is declared for it.
+    pub declared: TableDeclaration,
+    /// How it looks now; none while the database lacks it.
+    pub shape: Option<Shape>,
+    pub(super) events: EventSql,
+}
+
+/// The statements over an event table.
+#[derive(Debug)]
+pub(super) struct EventSql {
+    pub insert: String,
+    pub newest: String,
+    pub history: String,
+    pub by_id: String,
+    pub range: String,
+    pub set_processed: String,
+}
+
+/// A table's shape, and the statements over its rows.
+#[derive(Debug)]
+pub struct Shape {
+    /// As SQLite describes it.
+    pub table: Table,
+    /// The captured columns.
+    pub layout: Arc<Layout>,
+    /// Of the key, in key order.
+    pub collations: Vec<Collation>,
+    /// What a column holds that nobody has written, in the order of the layout.
+    pub defaults: Vec<Value>,
+    pub(super) row: String,
+    pub(super) scan: String,
+    pub(super) scan_after: String,
+    pub(super) delete: String,
+    pub(super) upsert: String,
+    pub(super) holders: Vec<String>,
+}
+
+impl Replicated {
+    pub(super) fn new(declared: &TableDeclaration, shape: Option<Shape>) -> Self {
+        Self { name: declared.name.clone(), declared: declared.clone(), shape, events: EventSql::of(&declared.name) }
+    }
+}
+
+/// The columns of an event, in the order in which they are read.
+const EVENT: &str = "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
+
+impl EventSql {
+    fn of(table: &str) -> Self {
+        let events = quoted(&event_table::name(table));
+        Self {
+            insert: format!(
+                "INSERT INTO {events} (id, operation_type, record_id, data, timestamp, source_node_id, processed, sequence_number, layout, changed, group_last)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING"
+            ),
+            // Ties on the timestamp are rare: the reader walks on while they last, instead of sorting here.
+            newest: format!(
+                "SELECT timestamp, source_node_id, sequence_number, operation_type, layout, processed FROM {events}
+                 WHERE record_id = ?1 ORDER BY timestamp DESC"
+            ),
+            history: format!(
+                "SELECT {EVENT} FROM {events} WHERE record_id = ?1 AND processed
+                 ORDER BY timestamp DESC, source_node_id DESC"
+            ),
+            by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
+            range: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id"),
+            set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
+        }
+    }
+}
+
+impl Shape {
+    pub(super) fn of(connection: &Connection, table: Table, declared: &TableDeclaration) -> Result<Self, Error> {
+        if let Some(refusal) = table.refusals(&declared.exclude).into_iter().next() {
+            return Err(Error::Table { table: table.name, reason: refusal.reason, fix: refusal.fix });
+        }
+        let layout = Layout::of(&table, &declared.exclude);
+        let collations = table.key_collations().into_iter().map(|collation| collation.expect("bug: refused above"));
+        let collations: Vec<Collation> = collations.collect();
+        let name = quoted(&table.name);
+        let columns = quoted_list(layout.columns.iter().map(String::as_str));
+        let key = key_equals(&layout, &collations);
+        let shape = Self {
+            row: format!("SELECT {columns} FROM {name} WHERE {key}"),
+            scan: format!("SELECT {columns} FROM {name} ORDER BY {}", key_order(&layout, &collations)),
+            scan_after: scan_after(&name, &columns, &layout, &collations),
+            delete: format!("DELETE FROM {name} WHERE {key}"),
+            upsert: upsert(&table, &layout, &collations, &layout.columns),
+            holders: table.uniques.iter().map(|unique| holders(&table, &layout, unique)).collect(),
+            defaults: defaults(connection, &table, &layout),
+            collations,
+            layout: Arc::new(layout),
+            table,
+        };
+        shape.prove(connection)?;
+        Ok(shape)
+    }
+
+    /// Prepares the statements once: a table whose definition calls a function of the service cannot be written here.
+    fn prove(&self, connection: &Connection) -> Result<(), Error> {
+        for sql in [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(&self.holders) {
+            connection.prepare(sql).map_err(|error| Error::Table {
+                table: self.table.name.clone(),
+                reason: format!("SQLite cannot prepare a statement over it without the service: {error}"),
+                fix: "take functions and collations that only the service knows out of its definition".into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The upsert of a row that has only `columns`.
+    pub(super) fn upsert_of(&self, columns: &[String]) -> String {
+        upsert(&self.table, &self.layout, &self.collations, columns)
+    }
+
+    /// The key among the cells of a row of this layout.
+    pub fn key_of(&self, cells: &[Value]) -> Vec<Value> {
+        self.layout.key.iter().map(|&at| cells[at].clone()).collect()
+    }
+
+    /// The record id of a row of this layout.
+    pub fn record_id(&self, cells: &[Value]) -> String {
+        self.record_id_of_key(&self.key_of(cells))
+    }
+
+    /// The record id of a key.
+    pub fn record_id_of_key(&self, key: &[Value]) -> String {
+        record::record_id(key, &self.collations)
+    }
+
+    /// Whether `layout` has the same key columns as the table has now.
+    pub fn has_key_of(&self, layout: &Layout) -> bool {
+        let names = |layout: &Layout| layout.key.iter().map(|&at| layout.columns[at].clone()).collect::<Vec<_>>();
+        layout.id == self.layout.id || names(layout) == names(&self.layout)
+    }
+
+    /// The affinity of the column at `at` of the layout.
+    pub fn affinity(&self, at: usize) -> Affinity {
+        let column = self.table.column(&self.layout.columns[at]).expect("bug: a layout names columns of its table");
+        self.table.affinity(column)
+    }
+}
+
+fn collate(collation: Collation) -> &'static str {
+    match collation {
+        Collation::Binary => "BINARY",
+        Collation::NoCase => "NOCASE",
+        Collation::Rtrim => "RTRIM",
+    }
+}
+
+fn key_terms<'a>(layout: &'a Layout, collations: &'a [Collation]) -> impl Iterator<Item = (String, &'static str)> + 'a {
+    layout.key.iter().zip(collations).map(|(&at, &collation)| (quoted(&layout.columns[at]), collate(collation)))
+}
+
+fn key_equals(layout: &Layout, collations: &[Collation]) -> String {
+    let terms = key_terms(layout, collations).enumerate();
+    let terms: Vec<String> = terms.map(|(at, (name, by))| format!("{name} = ?{} COLLATE {by}", at + 1)).collect();
+    terms.join(" AND ")
+}
+
+fn key_order(layout: &Layout, collations: &[Collation]) -> String {
+    let names: Vec<String> =
+        key_terms(layout, collations).map(|(column, by)| format!("{column} COLLATE {by}")).collect();
+    names.join(", ")
+}
+
+/// All rows after a key, in key order.
+fn scan_after(name: &str, columns: &str, layout: &Layout, collations: &[Collation]) -> String {
+    let order = key_order(layout, collations);
+    let places: Vec<String> = (1..=layout.key.len()).map(|at| format!("?{at}")).collect();
+    format!("SELECT {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order}", places.join(", "))
+}
+
+/// Never REPLACE: that would delete other rows. `OR ABORT` overrides what the table itself says about conflicts.
+fn upsert(table: &Table, layout: &Layout, collations: &[Collation], columns: &[String]) -> String {
+    let key: Vec<&str> = layout.key.iter().map(|&at| layout.columns[at].as_str()).collect();
+    let set: Vec<String> = columns
+        .iter()
+        .filter(|column| {
+            // A key column is set only where an equal key can still read differently: 'a' and 'A', 1 and 1.0.
+            match key.iter().position(|name| name == column) {
+                None => true,
+                Some(_) if table.has_integer_key() => false,
+                Some(at) => collations[at] != Collation::Binary || table.affinity(table.key[at]) == Affinity::Blob,
+            }
+        })
+        .map(|column| format!("{0} = excluded.{0}", quoted(column)))
+        .collect();
+    let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
+    let places: Vec<String> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
+    format!(
+        "INSERT OR ABORT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO {action}",
+        quoted(&table.name),
+        quoted_list(columns.iter().map(String::as_str)),
+        places.join(", "),
+        quoted_list(key)
+    )
+}
+
+/// The keys of rows that hold what a row with the bound cells would claim of one unique index.
+fn holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
+    let key = layout.key.iter().map(|&at| format!("held.{}", quoted(&layout.columns[at]))).collect::<Vec<_>>();
+    let places: Vec<String> = (1..=layout.columns.len()).map(|at| format!("?{at}")).collect();
+    let new = format!(
+        "WITH new ({}) AS (SELECT {})",
+        quoted_list(layout.columns.iter().map(String::as_str)),
+        places.join(", ")
+    );
+    let mut terms: Vec<String> = unique
+        .terms
+        .iter()
+        .map(|term| match term {
+            Term::Column(at, collation) => {
+                let name = quoted(&table.columns[*at].name);
+                format!("held.{name} = (SELECT new.{name} FROM new) COLLATE {}", quoted(collation))
+            }
+            Term::Expression(text, collation) => {
+                format!("({text}) = (SELECT ({text}) FROM new) COLLATE {}", quoted(collation))
+            }
+        })
+        .collect();
+    if let Some(predicate) = &unique.predicate {
+        terms.push(format!("({predicate}) AND (SELECT ({predicate}) FROM new)"));
+    }
+    format!("{new} SELECT {} FROM {} AS held WHERE {}", key.join(", "), quoted(&table.name), terms.join(" AND "))
+}
+
+/// What each column of the layout holds where nobody wrote it. A default that only SQLite can compute at insert
+/// (CURRENT_TIMESTAMP, an expression) cannot be that of a column that was added later, and counts as NULL.
+fn defaults(connection: &Connection, table: &Table, layout: &Layout) -> Vec<Value> {
+    let default = |column: &String| {
+        let at = table.column(column)?;
+        let text = table.columns[at].default.as_ref()?;
+        if text.to_ascii_uppercase().starts_with("CURRENT_") {
+            return None;
+        }
+        let value = connection.query_row(&format!("SELECT {text}"), [], |row| Ok(cell::read(row.get_ref(0)?))).ok()?;
+        Some(cell::with_affinity(value, table.affinity(at)))
+    };
+    layout.columns.iter().map(|column| default(column).unwrap_or(Value::Null)).collect()
+}
+
+/// All declared, enabled tables.
+#[derive(Debug, Default, Clone)]
+pub struct Tables {
+    list: Vec<Arc<Replicated>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Tables {
+    pub(super) fn of(connection: &Connection, declaration: &Declaration, found: Vec<Table>) -> Result<Self, Error> {
+        let mut found: HashMap<String, Table> =
+            found.into_iter().map(|table| (table.name.to_ascii_lowercase(), table)).collect();
+        let mut tables = Self::default();
+        for declared in declaration.enabled() {
+            let key = declared.name.to_ascii_lowercase();
+            let shape = match found.remove(&key) {
+                Some(table) => Some(Shape::of(connection, table, declared)?),
+                None => None,
+            };
+            tables.by_name.insert(key, tables.list.len());
+            tables.list.push(Arc::new(Replicated::new(declared, shape)));
+        }
+        Ok(tables)
+    }
+
+    /// The declared table of that name, by SQLite's rule: without regard to ASCII case.
+    pub fn get(&self, name: &str) -> Option<&Arc<Replicated>> {
+        // Names come as they were declared nearly always: try them before making a lower-case copy.
+        let at = self.by_name.get(name).or_else(|| self.by_name.get(&name.to_ascii_lowercase()));
+        at.map(|&at| &self.list[at])
+    }
+
+    /// All of them, in the order of the declaration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Replicated>> {
+        self.list.iter()
+    }
+
+    /// The columns of the widest table.
+    pub(super) fn width(&self) -> usize {
+        let widths = self.list.iter().filter_map(|table| table.shape.as_ref()).map(|shape| shape.layout.columns.len());
+        widths.max().unwrap_or(0)
+    }
+}

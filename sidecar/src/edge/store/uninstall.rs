@@ -1,0 +1,115 @@
+//! Takes Rowcast out of a database again; and checks a table's definition that another node sent.
+
+use std::path::Path;
+
+use rowcast_schema::declaration::Declaration;
+use rowcast_schema::identifier::quoted;
+use rowcast_schema::{OWN_PREFIX, event_table, journal};
+use rusqlite::Connection;
+
+use super::error::{Doing as _, Error};
+use super::{identity, install, open};
+
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Triggers, by name.
+    pub triggers: Vec<String>,
+    /// Tables, by name.
+    pub tables: Vec<String>,
+    /// Whether the file beside the database was there.
+    pub identity_file: bool,
+}
+
+/// Removes triggers, event tables, bookkeeping and the identity file. The service's own rows stay as they are.
+///
+/// # Errors
+/// When the file is missing or unusable, or a sidecar runs on it.
+pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Error> {
+    if !path.exists() {
+        return Err(Error::Missing { path: path.to_owned() });
+    }
+    let identity_path = identity::beside(path, "-rowcast");
+    let identity_file = identity_path.exists();
+    let _lock = identity::Lock::take(path)?;
+    let connection = open::for_writing(path)?;
+    install::begin(&connection)?;
+    let removed = remove(&connection, declaration).and_then(|removed| install::commit(&connection).map(|()| removed));
+    if removed.is_err() {
+        install::rollback(&connection);
+    }
+    let removed = removed?;
+    std::fs::remove_file(&identity_path)
+        .map_err(|source| Error::File { doing: "remove", path: identity_path, source })?;
+    Ok(Removed { identity_file, ..removed })
+}
+
+fn remove(connection: &Connection, declaration: &Declaration) -> Result<Removed, Error> {
+    let names = |kind: &str| -> Result<Vec<String>, Error> {
+        connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = ?1 ORDER BY name")
+            .and_then(|mut statement| statement.query_map([kind], |row| row.get(0))?.collect())
+            .doing("list what is in the database")
+    };
+    let own = |name: &str| name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX));
+    let event_tables: Vec<String> = declaration.tables.iter().map(|table| event_table::name(&table.name)).collect();
+    let mut removed = Removed::default();
+    for name in names("trigger")?.into_iter().filter(|name| own(name)) {
+        connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
+        removed.triggers.push(name);
+    }
+    for name in names("table")? {
+        if own(&name) || event_tables.iter().any(|table| table.eq_ignore_ascii_case(&name)) {
+            connection.execute_batch(&format!("DROP TABLE {}", quoted(&name))).doing(format!("drop table {name}"))?;
+            removed.tables.push(name);
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a statement from another node makes what it says it makes, and nothing else: it is run by a SQLite that
+/// allows nothing but making a table or an index of that table.
+pub(super) fn check_definition(table: &str, sql: &str) -> Result<(), Error> {
+    let refused = |reason: String| Error::Table {
+        table: table.to_owned(),
+        reason: format!("another node's definition of it was refused: {reason}"),
+        fix: "let the service's own migration make the table (`--before`)".into(),
+    };
+    let upper = sql.trim_start().to_ascii_uppercase();
+    let allowed = ["CREATE TABLE", "CREATE INDEX", "CREATE UNIQUE INDEX"];
+    if !allowed.iter().any(|start| upper.starts_with(start)) || upper.contains(" AS SELECT") {
+        return Err(refused("it does not begin with CREATE TABLE or CREATE INDEX".into()));
+    }
+    // One statement only: what follows the first would not be looked at by the check above.
+    #[expect(clippy::disallowed_methods, reason = "an empty database in memory, to look at a statement")]
+    let scratch = Connection::open_in_memory().doing("open a database in memory")?;
+    if upper.starts_with("CREATE TABLE") {
+        scratch.prepare(sql).map_err(|error| refused(error.to_string()))?;
+        scratch.execute(sql, []).map_err(|error| refused(error.to_string()))?;
+        let made: String = scratch
+            .query_row("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", [], |row| {
+                row.get(0)
+            })
+            .doing("look at what a definition makes")?;
+        if !made.eq_ignore_ascii_case(table) {
+            return Err(refused(format!("it makes `{made}`")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_definition;
+
+    #[test]
+    fn a_definition_makes_its_table_and_nothing_else() {
+        check_definition("t", "CREATE TABLE t(a PRIMARY KEY)").unwrap();
+        check_definition("t", "CREATE UNIQUE INDEX i ON t(a)").unwrap();
+        for sql in
+            ["DROP TABLE t", "CREATE TABLE u(a)", "CREATE TABLE t(a); DROP TABLE u", "CREATE TRIGGER x", "CREATE TABLE t"]
+        {
+            check_definition("t", sql).unwrap_err();
+        }
+    }
+}

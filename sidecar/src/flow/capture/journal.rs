@@ -1,0 +1,72 @@
+//! Reads changes from the journal.
+
+use rowcast_schema::journal::Op;
+use rowcast_schema::record;
+
+use super::Change;
+use crate::edge::store::{Error, JournalRow, Tx};
+use crate::event::Operation;
+
+/// Looks at suspects up to and with `until`: those that are gone become deletes, the others are dropped. Answers
+/// whether all of them were looked at.
+///
+/// # Errors
+/// When the database fails.
+pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool, Error> {
+    let suspects = tx.journal_suspects(until, limit)?;
+    let all = suspects.len() < limit;
+    for suspect in suspects {
+        let table = tx.tables().get(&suspect.layout.table);
+        let alive = match table.and_then(|table| table.shape.as_ref()) {
+            Some(shape) => tx.row(shape, &suspect.cells)?.is_some(),
+            None => true,
+        };
+        // One that was deleted in the ordinary way as well is deleted twice, which changes nothing.
+        if alive {
+            tx.journal_delete(suspect.n)?;
+        } else {
+            tx.journal_confirm(suspect.n)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Drops rows that no event can be made of: their table is no longer replicated, or its primary key is another one now.
+/// What the latter meant is found by the reconciliation that follows every change of a schema.
+///
+/// # Errors
+/// When the database fails.
+pub fn drop_unreadable(tx: &mut Tx<'_>) -> Result<(), Error> {
+    for layout in tx.journal_layouts()? {
+        let table = tx.tables().get(&layout.table);
+        let readable = table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(&layout));
+        if !readable {
+            let rows = tx.journal_delete_layout(layout.id)?;
+            tracing::warn!(table = layout.table, rows, "dropped journal rows of a table that is no longer replicated as it was");
+        }
+    }
+    Ok(())
+}
+
+/// The change that a journal row stands for. Rows that stand for none were dropped before.
+pub fn change(tx: &Tx<'_>, row: &JournalRow) -> Change {
+    let table = tx.tables().get(&row.layout.table).expect("bug: an unreadable row was kept");
+    let shape = table.shape.as_ref().expect("bug: an unreadable row was kept");
+    let (operation, key, data) = match row.op {
+        Op::Create | Op::Update => {
+            let key = row.layout.key.iter().map(|&at| row.cells[at].clone()).collect();
+            let operation = if row.op == Op::Create { Operation::Create } else { Operation::Update };
+            (operation, key, Some(record::row_to_json(&row.layout.columns, &row.cells)))
+        }
+        Op::Delete | Op::Suspect => (Operation::Delete, row.cells.clone(), None),
+    };
+    Change {
+        table: table.name.clone(),
+        operation,
+        record_id: shape.record_id_of_key(&key),
+        data,
+        layout: row.layout.id,
+        changed: row.changed,
+        at: Some(row.at),
+    }
+}

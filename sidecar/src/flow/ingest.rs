@@ -1,0 +1,185 @@
+//! Makes events of changes: stamps them, numbers them, stores them, all in the transaction that clears the journal.
+//!
+//! A group is the journal as it stood when its ingest began: always whole transactions of the service. A long journal
+//! is ingested in several transactions; its last number is fixed at the beginning, so nothing of it is published
+//! before all of it is stored.
+//!
+//! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
+
+use crate::clock::Timestamp;
+use crate::edge::store::{Error, OpenGroup, Place, Tx};
+use crate::event::{Event, EventId, Piece};
+use crate::flow::capture::{self, Change};
+use crate::limits;
+use crate::position::Sequence;
+
+/// What one ingest did.
+#[derive(Debug, Default)]
+pub struct Ingested {
+    /// Groups that are finished with this transaction, whole: to be published once hardened.
+    pub groups: Vec<Piece>,
+    /// Finished groups too long to be handed over in memory: first and last sequence number.
+    pub stored: Option<(Sequence, Sequence)>,
+    /// Whether the journal holds more.
+    pub more: bool,
+    /// Events stored.
+    pub events: usize,
+}
+
+/// Ingests the journal, at most `rows_max` rows of it.
+///
+/// # Errors
+/// When the database fails.
+pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Ingested, Error> {
+    let Some(open) = open_group(tx, rows_max)? else {
+        let more = tx.journal_extent()?.is_some();
+        return Ok(Ingested { more, ..Default::default() });
+    };
+    let rows = tx.journal_rows(open.until, rows_max)?;
+    let mut writer = Writer::begin(tx, open.next, open.last)?;
+    let mut last_row = None;
+    for row in &rows {
+        let change = capture::journal::change(writer.tx, row);
+        writer.store(change, now)?;
+        last_row = Some(row.n);
+    }
+    let events = writer.events;
+    let last_timestamp = writer.tx.durable.clock.last();
+    if let Some(last_row) = last_row {
+        tx.journal_delete_until(last_row)?;
+    }
+    let next = open.next + events.len() as Sequence;
+    let ended = rows.last().is_none_or(|row| open.until <= row.n);
+    finish(tx, Progress { open, next, ended, last_timestamp }, events)
+}
+
+struct Progress {
+    open: OpenGroup,
+    next: Sequence,
+    ended: bool,
+    last_timestamp: Timestamp,
+}
+
+/// Moves the head when the group is whole, and remembers the group when it is not.
+fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ingested, Error> {
+    let Progress { open, next, ended, last_timestamp } = progress;
+    let node = tx.durable.node;
+    tx.durable.next = next;
+    let count = events.len();
+    if !ended {
+        tx.set_position(node, open.first - 1, last_timestamp)?;
+        tx.set_open_group(Some(OpenGroup { next, ..open }))?;
+        return Ok(Ingested { more: true, events: count, ..Default::default() });
+    }
+    tx.set_open_group(None)?;
+    let last = next - 1;
+    assert_eq!(last, open.last, "bug: a group has another length than it was numbered for");
+    tx.set_position(node, last, last_timestamp)?;
+    let mut ingested = Ingested { more: tx.journal_extent()?.is_some(), events: count, ..Default::default() };
+    if count as Sequence == last + 1 - open.first {
+        let context = tx.durable.context.clone();
+        ingested.groups.push(Piece { first: open.first, group_last: last, context, events });
+    } else {
+        ingested.stored = Some((open.first, last));
+    }
+    Ok(ingested)
+}
+
+/// The group to go on with, or a new one; none when there is nothing to ingest, or suspects are still to be looked at.
+fn open_group(tx: &mut Tx<'_>, rows_max: usize) -> Result<Option<OpenGroup>, Error> {
+    if let Some(open) = tx.durable.open_group {
+        return Ok(Some(open));
+    }
+    let Some((until, _)) = tx.journal_extent()? else { return Ok(None) };
+    capture::journal::drop_unreadable(tx)?;
+    if !capture::journal::settle_suspects(tx, until, rows_max)? {
+        return Ok(None);
+    }
+    let count = tx.journal_count(until)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let first = tx.durable.next;
+    Ok(Some(OpenGroup { until, first, last: first + count - 1, next: first }))
+}
+
+/// Ingests changes that do not come from the journal, as one group.
+///
+/// # Errors
+/// When the database fails.
+pub fn changes(tx: &mut Tx<'_>, changes: Vec<Change>, now: Timestamp) -> Result<Ingested, Error> {
+    debug_assert!(tx.durable.open_group.is_none(), "a group is ingested whole before another begins");
+    if changes.is_empty() {
+        return Ok(Ingested::default());
+    }
+    let first = tx.durable.next;
+    let last = first + changes.len() as Sequence - 1;
+    let mut writer = Writer::begin(tx, first, last)?;
+    for change in changes {
+        writer.store(change, now)?;
+    }
+    let events = writer.events;
+    let last_timestamp = tx.durable.clock.last();
+    let open = OpenGroup { until: 0, first, last, next: first };
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp }, events)
+}
+
+/// Stores changes as events, one number after the other.
+struct Writer<'t, 'a> {
+    tx: &'t mut Tx<'a>,
+    next: Sequence,
+    group_last: Sequence,
+    events: Vec<Event>,
+}
+
+impl<'t, 'a> Writer<'t, 'a> {
+    fn begin(tx: &'t mut Tx<'a>, first: Sequence, group_last: Sequence) -> Result<Self, Error> {
+        let node = tx.durable.node;
+        let context = if tx.durable.complete { tx.durable.vector.without(node) } else { Default::default() };
+        if context != tx.durable.context {
+            tx.save_context(node, first, &context)?;
+            tx.durable.context = context;
+        }
+        Ok(Self { tx, next: first, group_last, events: Vec::new() })
+    }
+
+    fn store(&mut self, change: Change, now: Timestamp) -> Result<(), Error> {
+        let timestamp = match change.at {
+            Some(at) => self.tx.durable.clock.stamp(at, now),
+            // From before this node was complete: the lowest stamps there are, in the order of the numbers.
+            None => Timestamp(i64::try_from(self.next).unwrap_or(i64::MAX)),
+        };
+        let event = Event {
+            table: change.table,
+            operation: change.operation,
+            record_id: change.record_id,
+            data: change.data,
+            timestamp,
+            layout: change.layout,
+            changed: change.changed,
+        };
+        let table = self.tx.tables().get(&event.table).expect("bug: a change belongs to a declared table");
+        let id = EventId { origin: self.tx.durable.node, sequence: self.next };
+        let stored = self.tx.insert_event(
+            &Place { id, group_last: self.group_last, table, processed: true },
+            &event,
+        )?;
+        assert!(stored, "bug: sequence number {} was given out before", self.next);
+        self.next += 1;
+        self.events.push(event);
+        Ok(())
+    }
+}
+
+/// Ingests what waits in the journal from within another transaction, all of it. The journal is short: a long one was
+/// ingested before.
+///
+/// # Errors
+/// When the database fails.
+pub fn drain(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<Ingested>, Error> {
+    let mut done = Vec::new();
+    while tx.journal_extent()?.is_some() {
+        done.push(journal(tx, now, limits::DRAIN_ROWS_MAX)?);
+    }
+    Ok(done)
+}
