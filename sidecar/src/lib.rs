@@ -1,1 +1,22 @@
-//! x
+//! Replicates the tables of a SQLite service among nodes, over NATS.
+//!
+//! ```text
+//!  service writes ──► trigger ──► journal ─┐                         (same transaction as the write)
+//!  service says   ──► NATS change event ───┴► ingest ──► <Table>_Events ──► publish ──► NATS
+//!                                             stamp, sequence            once hardened
+//!  NATS ──► receive ──► put in order, fill gaps ──► resolve conflicts ──► apply: event + row, one transaction
+//! ```
+//!
+//! Out along the top, in along the bottom; both ways an event is kept first. `flow` and `bootstrap` decide, `edge`
+//! does, `replica` carries one node through everything that can happen to it, `node` joins the parts.
+
+pub mod clock;
+pub mod event;
+pub mod position;
+pub mod wire;
+
+pub mod flow;
+pub mod steady;
+
+pub mod edge;
+pub mod limits;

@@ -3,9 +3,12 @@
 pub mod announced;
 pub mod journal;
 
-use rowcast_schema::layout::LayoutId;
+use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::record;
+use rowcast_schema::value::Value;
 
 use crate::clock::Timestamp;
+use crate::edge::store::{Error, Replicated, Shape, Tx};
 use crate::event::Operation;
 
 /// What was done to a record, before it is an event.
@@ -25,4 +28,48 @@ pub struct Change {
     pub changed: i64,
     /// When it was written; `None` for a row that was there before this node was complete.
     pub at: Option<Timestamp>,
+}
+
+/// How the row that is there differs from the record's content by its events, as a change; none when it does not.
+///
+/// A record with a parked event is left alone: what its row should be is decided when that is settled.
+///
+/// # Errors
+/// When the database fails.
+pub fn difference(
+    tx: &mut Tx<'_>,
+    table: &Replicated,
+    shape: &Shape,
+    key: &[Value],
+    at: Option<Timestamp>,
+) -> Result<Option<Change>, Error> {
+    let record_id = shape.record_id_of_key(key);
+    if tx.greatest_parked(table, &record_id)?.is_some() {
+        return Ok(None);
+    }
+    let row = tx.row(shape, key)?;
+    let content = tx.content(table, shape, &record_id)?.and_then(|content| content.cells);
+    let (operation, changed) = match (&content, &row) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => (Operation::Create, -1),
+        (Some(_), None) => (Operation::Delete, 0),
+        (Some(cells), Some(row)) => match changed_columns(shape, cells, row) {
+            0 => return Ok(None),
+            changed => (Operation::Update, changed),
+        },
+    };
+    let data = row.map(|row| record::row_to_json(&shape.layout.columns, &row));
+    let table = table.name.clone();
+    Ok(Some(Change { table, operation, record_id, data, layout: shape.layout.id, changed, at }))
+}
+
+/// The columns in which a row differs from its content, as a bit mask. What no event has counts as the default.
+fn changed_columns(shape: &Shape, content: &[Option<Value>], row: &[Value]) -> i64 {
+    let mut changed = 0;
+    for (at, cell) in row.iter().enumerate() {
+        if content[at].as_ref().unwrap_or(&shape.defaults[at]) != cell {
+            changed |= Layout::changed_bit(at);
+        }
+    }
+    changed
 }

@@ -96,7 +96,7 @@ pub fn check_event(event: &Event, layouts: &HashMap<LayoutId, &Layout>) -> Resul
     let refuse = |reason: String| {
         Err(Error::Row { table: event.table.clone(), record_id: event.record_id.clone(), reason })
     };
-    if layout.table != event.table {
+    if !layout.table.eq_ignore_ascii_case(&event.table) {
         return refuse(format!("its layout belongs to `{}`", layout.table));
     }
     if event.timestamp.0 <= 0 {

@@ -46,7 +46,7 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
 
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     #[expect(clippy::disallowed_methods, reason = "this is the one door through which the database is opened")]
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| opening(path, error))?;
     connection.busy_handler(Some(wait_for_lock)).doing("set up the connection")?;
     // mmap would show pages that another process is changing; SQLite's own advice for files it shares.

@@ -38,6 +38,8 @@ pub(super) struct EventSql {
     pub by_id: String,
     pub range: String,
     pub set_processed: String,
+    pub set_range_processed: String,
+    pub records_after: String,
 }
 
 /// A table's shape, and the statements over its rows.
@@ -88,6 +90,14 @@ impl EventSql {
             by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
             range: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id"),
             set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
+            records_after: format!(
+                "SELECT DISTINCT record_id FROM {events} WHERE ?1 < record_id ORDER BY record_id LIMIT ?2"
+            ),
+            // A parked one stays as it is.
+            set_range_processed: format!(
+                "UPDATE {events} SET processed = 1 WHERE ?1 <= id AND id <= ?2 AND NOT processed
+                 AND id NOT IN (SELECT event FROM _rowcast_parked)"
+            ),
         }
     }
 }

@@ -357,6 +357,17 @@ impl<'a> Tx<'a> {
         Ok(found)
     }
 
+    /// Record ids that events know, after one of them, in order.
+    pub fn records_after(&self, table: &Replicated, after: Option<&str>, limit: usize) -> Result<Vec<String>, Error> {
+        // No record id is empty: the empty text stands before the first.
+        self.connection
+            .prepare_cached(&table.events.records_after)
+            .and_then(|mut statement| {
+                statement.query_map((after.unwrap_or_default(), limit), |row| row.get(0))?.collect()
+            })
+            .doing(format!("list the records of `{}`", table.name))
+    }
+
     /// Stores an event of a table that is not declared here, for the day when it is.
     pub fn insert_stray(&self, id: EventId, group_last: Sequence, event: &Event) -> Result<(), Error> {
         serve::insert_stray(self.connection, id, group_last, event)
@@ -516,6 +527,46 @@ impl<'a> Tx<'a> {
             .and_then(|mut statement| statement.execute([id.to_string()]))
             .doing("unpark an event")?;
         self.count_parked()
+    }
+
+    /// The greatest parked event of a record.
+    pub fn greatest_parked(&self, table: &Replicated, record_id: &str) -> Result<Option<Version>, Error> {
+        if self.durable.parked == 0 {
+            return Ok(None);
+        }
+        let ids = self
+            .connection
+            .prepare_cached("SELECT event FROM _rowcast_parked WHERE table_name = ?1 AND record_id = ?2")
+            .and_then(|mut statement| {
+                statement.query_map((&table.name, record_id), |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+            })
+            .doing("find the parked events of a record")?;
+        let mut greatest = None;
+        for id in ids {
+            let id = event_id(&id).ok_or_else(|| damaged(bookkeeping::PARKED, id))?;
+            let version = self.event(table, id)?.map(|(event, _)| Version {
+                timestamp: event.timestamp,
+                origin: id.origin,
+                sequence: id.sequence,
+            });
+            greatest = greatest.max(version);
+        }
+        Ok(greatest)
+    }
+
+    /// Marks the events of one origin in a range as applied.
+    pub fn set_range_processed(
+        &self,
+        table: &Replicated,
+        origin: NodeId,
+        range: (Sequence, Sequence),
+    ) -> Result<(), Error> {
+        let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
+        self.connection
+            .prepare_cached(&table.events.set_range_processed)
+            .and_then(|mut statement| statement.execute([first, last]))
+            .doing(format!("mark the staged events of `{}`", table.name))
+            .map(drop)
     }
 
     fn count_parked(&mut self) -> Result<(), Error> {

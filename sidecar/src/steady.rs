@@ -1,0 +1,3 @@
+//! Staying right: what runs beside the way of a row.
+
+pub mod reconcile;
