@@ -1,1 +1,6 @@
-//! x
+//! Replicates a service's SQLite database among nodes, over NATS.
+
+pub mod config;
+pub mod edge;
+pub mod observe;
+pub mod supervise;
