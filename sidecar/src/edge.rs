@@ -1,4 +1,5 @@
 //! The outside: SQLite, NATS, HTTP, the clock of the machine. `flow` decides, `edge` does.
 
 pub mod clock;
+pub mod http;
 pub mod store;

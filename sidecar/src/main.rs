@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The program `rowcast`. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rowcast::cli::main()
+}
