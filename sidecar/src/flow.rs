@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod capture;
 pub mod conflict;
+pub mod fetch;
 pub mod ingest;
 pub mod order;
 pub mod publish;

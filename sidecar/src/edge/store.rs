@@ -26,6 +26,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rowcast_schema::declaration::Declaration;
+use rowcast_schema::layout::{Layout, LayoutId};
 use rusqlite::Connection;
 use uuid::Uuid;
 
@@ -58,7 +59,11 @@ pub struct Durable {
     pub open_group: Option<OpenGroup>,
     /// The context of this node's newest events.
     pub context: Vector,
-    /// Whether this node ever had everything.
+    /// Up to where events cannot be served one by one.
+    pub horizon: Vector,
+    /// Whether everything was loaded once: what is written since is a change.
+    pub loaded: bool,
+    /// Whether this node was READY once.
     pub complete: bool,
     /// The number of parked events.
     pub parked: u64,
@@ -223,6 +228,18 @@ impl Store {
         &self.pending
     }
 
+    /// The rows of `table` agree with their events again.
+    pub fn forget_pending(&mut self, table: &str) {
+        self.pending.retain(|pending| pending.table != table);
+    }
+
+    /// A layout that a table has or an event refers to.
+    pub fn known_layout(&self, id: LayoutId) -> Option<Layout> {
+        let shapes = self.tables.iter().filter_map(|table| table.shape.as_ref());
+        let now = shapes.map(|shape| shape.layout.as_ref()).find(|layout| layout.id == id).cloned();
+        now.or_else(|| tx::layout(&self.connection, id).ok().flatten())
+    }
+
     /// The declaration.
     pub fn declaration(&self) -> &Declaration {
         &self.declaration
@@ -231,6 +248,16 @@ impl Store {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The bytes of the database file, by SQLite's own count.
+    pub fn bytes(&self) -> u64 {
+        let pages = self.connection.query_row(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            [],
+            |row| row.get(0),
+        );
+        pages.unwrap_or(0)
     }
 
     /// The bytes of the `-wal` now.

@@ -51,6 +51,11 @@ impl<'t, 'a> Applier<'t, 'a> {
         Self { tx, now, retrying: false, done: Applied::default() }
     }
 
+    /// How far everything is applied, in this transaction.
+    pub fn position(&self) -> &Vector {
+        &self.tx.durable.vector
+    }
+
     /// Applies a whole group and moves the position.
     ///
     /// # Errors
@@ -213,11 +218,10 @@ impl<'t, 'a> Applier<'t, 'a> {
 
     /// What the service did to the row and did not announce (yet) becomes an event first.
     fn ingest_unannounced(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<(), Error> {
-        let at = self.tx.durable.complete.then_some(self.now);
-        if !self.tx.durable.complete {
+        if !self.tx.durable.loaded {
             return Ok(()); // Rows from before are looked at when everything is loaded.
         }
-        if let Some(change) = capture::difference(self.tx, table, shape, key, at)? {
+        if let Some(change) = capture::difference(self.tx, table, shape, key, Some(self.now))? {
             let ingested = ingest::changes(self.tx, vec![change], self.now)?;
             self.done.ingested.push(ingested);
         }

@@ -135,7 +135,7 @@ struct Writer<'t, 'a> {
 impl<'t, 'a> Writer<'t, 'a> {
     fn begin(tx: &'t mut Tx<'a>, first: Sequence, group_last: Sequence) -> Result<Self, Error> {
         let node = tx.durable.node;
-        let context = if tx.durable.complete { tx.durable.vector.without(node) } else { Default::default() };
+        let context = if tx.durable.loaded { tx.durable.vector.without(node) } else { Default::default() };
         if context != tx.durable.context {
             tx.save_context(node, first, &context)?;
             tx.durable.context = context;

@@ -242,6 +242,16 @@ impl Order {
         self.bytes
     }
 
+    /// Takes back a step that was not carried out.
+    pub fn give_back(&mut self, step: Step, applied: &Vector) {
+        match step {
+            Step::Apply(origin, piece, layouts) | Step::Stage(origin, piece, layouts) => {
+                self.offer(origin, piece, &layouts, applied);
+            }
+            Step::ApplyStaged(..) => {} // Nothing was taken out for it.
+        }
+    }
+
     /// Drops every piece held: after a failure, what is needed is fetched again.
     pub fn clear(&mut self) {
         for lane in self.lanes.values_mut() {

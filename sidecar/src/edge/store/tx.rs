@@ -422,8 +422,9 @@ impl<'a> Tx<'a> {
         self.connection
             .prepare_cached("UPDATE _rowcast_positions SET horizon = max(horizon, ?2) WHERE origin = ?1")
             .and_then(|mut statement| statement.execute((origin.to_string(), signed(horizon))))
-            .doing(format!("move the horizon of {origin}"))
-            .map(drop)
+            .doing(format!("move the horizon of {origin}"))?;
+        self.durable.horizon.raise(origin, horizon);
+        Ok(())
     }
 
     /// Keeps what the author of `first` and the events after it had seen.
@@ -454,6 +455,12 @@ impl<'a> Tx<'a> {
             }
             None => self.forget_state("open_group"),
         }
+    }
+
+    /// Notes that everything was loaded once.
+    pub fn set_loaded(&mut self) -> Result<(), Error> {
+        self.durable.loaded = true;
+        set_state(self.connection, "loaded", "1")
     }
 
     /// Notes that this node has everything, for the first time.
@@ -680,16 +687,18 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         Some(text) => parse("_rowcast_state, node_id", &text)?,
         None => return Err(damaged(bookkeeping::STATE, "no node_id")),
     };
-    let positions: Vec<(String, i64, i64)> = connection
-        .prepare("SELECT origin, position, timestamp FROM _rowcast_positions")
+    let positions: Vec<(String, i64, i64, i64)> = connection
+        .prepare("SELECT origin, position, horizon, timestamp FROM _rowcast_positions")
         .and_then(|mut statement| {
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
         })
         .doing("read the positions")?;
-    let mut vector = Vector::default();
+    let (mut vector, mut horizons) = (Vector::default(), Vector::default());
     let mut last = Timestamp::default();
-    for (origin, position, timestamp) in positions {
-        vector.set(parse("_rowcast_positions", &origin)?, unsigned(position));
+    for (origin, position, horizon, timestamp) in positions {
+        let origin = parse("_rowcast_positions", &origin)?;
+        vector.set(origin, unsigned(position));
+        horizons.set(origin, unsigned(horizon));
         last = last.max(Timestamp(timestamp));
     }
     let open_group: Option<OpenGroup> = match state(connection, "open_group")? {
@@ -704,6 +713,8 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         clock: Clock::starting_after(last),
         context: serve::context(connection, newest)?.map(|(_, context)| context).unwrap_or_default(),
         open_group,
+        horizon: horizons,
+        loaded: state(connection, "loaded")?.is_some(),
         complete: state(connection, "complete")?.is_some(),
         parked: parked_count(connection)?,
         vector,

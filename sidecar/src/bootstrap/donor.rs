@@ -1,0 +1,28 @@
+//! Answers other nodes: events, records, definitions. Only reads, each time in one short read transaction.
+
+use crate::edge::store::{Error, Reader};
+use crate::flow::fetch::Request;
+use crate::wire::Message;
+
+/// The answer to a request. What cannot be served is said so, with the reason.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
+    Ok(match request {
+        Request::Fetch { origin, first, last } => {
+            if *first == 0 || last < first {
+                return Ok(Message::Refused("a range of events begins at 1 and does not end before it begins".into()));
+            }
+            Message::Fetched(reader.fetch(*origin, *first, *last)?)
+        }
+        Request::Snapshot { table, after } => match reader.snapshot(table, after.as_deref())? {
+            Some(page) => Message::Snapshot(page),
+            None => Message::Refused(format!("table `{table}` is not declared here")),
+        },
+        Request::Definitions => {
+            let (vector, definitions) = reader.definitions()?;
+            Message::Definitions(vector, definitions)
+        }
+    })
+}

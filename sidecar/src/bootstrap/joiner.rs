@@ -1,0 +1,154 @@
+//! Loads everything from another node: the definitions of the tables, then table by table the events that records
+//! come from.
+//!
+//! The position that the node has when all is loaded is the vector from BEFORE the first page, of every donor the
+//! least; what came since is fetched like any gap. The node is complete when it has what the donors had at their LAST
+//! page.
+//!
+//! Pure: it says what to ask next and takes what was answered; the replica asks and stores.
+
+use std::collections::VecDeque;
+
+use crate::flow::fetch::{AskId, Request};
+use crate::position::{NodeId, Vector};
+
+/// A load on its way.
+#[derive(Debug)]
+pub struct Joiner {
+    donor: NodeId,
+    under_way: Option<AskId>,
+    start: Option<Vector>,
+    target: Vector,
+    tables: VecDeque<String>,
+    after: Option<String>,
+    needs_definitions: bool,
+    /// Events loaded.
+    pub done: u64,
+    /// Events that there are, roughly, of the tables looked at so far.
+    pub total: u64,
+    counted: bool,
+}
+
+impl Joiner {
+    /// Begins to load the `tables` from `donor`.
+    pub fn new(donor: NodeId, tables: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            donor,
+            under_way: None,
+            start: None,
+            target: Vector::default(),
+            tables: tables.into_iter().collect(),
+            after: None,
+            needs_definitions: true,
+            done: 0,
+            total: 0,
+            counted: false,
+        }
+    }
+
+    /// Whom it loads from.
+    pub fn donor(&self) -> NodeId {
+        self.donor
+    }
+
+    /// Goes on with another donor, after the last record that came.
+    pub fn change_donor(&mut self, donor: NodeId) {
+        self.donor = donor;
+        self.under_way = None;
+        self.needs_definitions = true;
+    }
+
+    /// What to ask now; none while something is under way, or at the end.
+    pub fn next_request(&mut self, next_ask: impl FnOnce() -> AskId) -> Option<(AskId, NodeId, Request)> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let request = if self.needs_definitions {
+            Request::Definitions
+        } else {
+            Request::Snapshot { table: self.tables.front()?.clone(), after: self.after.clone() }
+        };
+        let ask = next_ask();
+        self.under_way = Some(ask);
+        Some((ask, self.donor, request))
+    }
+
+    /// Whether the answer is to the request that is under way.
+    pub fn is_waiting_for(&self, ask: AskId) -> bool {
+        self.under_way == Some(ask)
+    }
+
+    /// The request brought nothing.
+    pub fn failed(&mut self) {
+        self.under_way = None;
+    }
+
+    /// The donor's vector from before its first page is here.
+    pub fn took_definitions(&mut self, vector: &Vector) {
+        self.under_way = None;
+        self.needs_definitions = false;
+        match &mut self.start {
+            Some(start) => start.meet(vector),
+            None => self.start = Some(vector.clone()),
+        }
+        self.target.join(vector);
+    }
+
+    /// The table that the page under way belongs to.
+    pub fn table(&self) -> Option<&str> {
+        self.tables.front().map(String::as_str)
+    }
+
+    /// A page is stored.
+    pub fn took_page(&mut self, vector: &Vector, events: u64, total: u64, next: Option<String>) {
+        self.under_way = None;
+        self.target.join(vector);
+        self.done += events;
+        if !self.counted {
+            self.total += total;
+        }
+        self.counted = next.is_some();
+        self.after = next;
+        if self.after.is_none() {
+            self.tables.pop_front();
+        }
+    }
+
+    /// When everything is loaded: the position to begin at, and the target to reach.
+    pub fn finished(&self) -> Option<(Vector, Vector)> {
+        let all = !self.needs_definitions && self.tables.is_empty() && self.under_way.is_none();
+        self.start.clone().filter(|_| all).map(|start| (start, self.target.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(positions: &[(u128, u64)]) -> Vector {
+        positions.iter().map(|&(id, at)| (NodeId(uuid::Uuid::from_u128(id)), at)).collect()
+    }
+
+    #[test]
+    fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
+        let donor = |id| NodeId(uuid::Uuid::from_u128(id));
+        let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()]);
+        assert_eq!(joiner.next_request(|| 1).unwrap().2, Request::Definitions);
+        assert!(joiner.next_request(|| 2).is_none(), "one at a time");
+        joiner.took_definitions(&vector(&[(1, 10), (2, 5)]));
+        joiner.next_request(|| 2).unwrap();
+        joiner.took_page(&vector(&[(1, 12), (2, 5)]), 3, 9, Some("k".into()));
+        joiner.change_donor(donor(2));
+        assert_eq!(joiner.next_request(|| 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
+        joiner.took_definitions(&vector(&[(1, 8), (2, 7)]));
+        let (_, asked, request) = joiner.next_request(|| 4).unwrap();
+        assert_eq!((asked, request), (donor(2), Request::Snapshot { table: "t".into(), after: Some("k".into()) }));
+        joiner.took_page(&vector(&[(1, 8), (2, 7)]), 6, 9, None);
+        assert!(joiner.finished().is_none());
+        joiner.next_request(|| 5).unwrap();
+        joiner.took_page(&vector(&[(1, 9), (2, 8)]), 0, 0, None);
+        let (start, target) = joiner.finished().unwrap();
+        assert_eq!((start, target), (vector(&[(1, 8), (2, 5)]), vector(&[(1, 12), (2, 8)])));
+        assert_eq!((joiner.done, joiner.total), (9, 9));
+    }
+}

@@ -1,0 +1,121 @@
+//! Asks for what is missing: whom, when, and when again.
+//!
+//! One request an origin is under way at a time. The origin is asked first, then any other member that has the events.
+//! A request that brought nothing is followed by a growing, jittered pause and the next holder.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::order::Gap;
+use crate::limits;
+use crate::members::Members;
+use crate::position::{NodeId, Sequence};
+use crate::supervise::Retry;
+
+/// A request under way.
+pub type AskId = u64;
+
+/// What one node asks of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Events of one origin.
+    Fetch {
+        /// Whose.
+        origin: NodeId,
+        /// From here.
+        first: Sequence,
+        /// To here, or less.
+        last: Sequence,
+    },
+    /// Records of one table.
+    Snapshot {
+        /// Which.
+        table: String,
+        /// After this record id.
+        after: Option<String>,
+    },
+    /// The declared tables' definitions, and the position vector.
+    Definitions,
+}
+
+impl Request {
+    /// The last token of the subject.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Fetch { .. } => "fetch",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Definitions => "definitions",
+        }
+    }
+}
+
+/// All fetches.
+#[derive(Debug, Default)]
+pub struct Fetching {
+    lanes: BTreeMap<NodeId, Lane>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    under_way: Option<AskId>,
+    not_before: Duration,
+    pauses: Retry,
+    turn: usize,
+}
+
+impl Lane {
+    fn new() -> Self {
+        let pauses = Retry::between(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX);
+        Self { under_way: None, not_before: Duration::ZERO, pauses, turn: 0 }
+    }
+}
+
+impl Fetching {
+    /// The requests to send now. `next_ask` gives their numbers.
+    pub fn plan(
+        &mut self,
+        gaps: &[Gap],
+        members: &Members,
+        uptime: Duration,
+        mut next_ask: impl FnMut() -> AskId,
+    ) -> Vec<(AskId, NodeId, Request)> {
+        let mut requests = Vec::new();
+        for gap in gaps {
+            let lane = self.lanes.entry(gap.origin).or_insert_with(Lane::new);
+            if lane.under_way.is_some() || uptime < lane.not_before {
+                continue;
+            }
+            let holders = members.holders(gap.origin, gap.first, uptime);
+            let Some(&holder) = holders.get(lane.turn % holders.len().max(1)) else { continue };
+            let ask = next_ask();
+            lane.under_way = Some(ask);
+            requests.push((ask, holder, Request::Fetch { origin: gap.origin, first: gap.first, last: gap.last }));
+        }
+        requests
+    }
+
+    /// Whose events were asked for, if the request is one of ours.
+    pub fn origin_of(&self, ask: AskId) -> Option<NodeId> {
+        self.lanes.iter().find(|(_, lane)| lane.under_way == Some(ask)).map(|(&origin, _)| origin)
+    }
+
+    /// A request has ended, and brought something or not.
+    pub fn ended(&mut self, origin: NodeId, useful: bool, uptime: Duration) {
+        let Some(lane) = self.lanes.get_mut(&origin) else { return };
+        lane.under_way = None;
+        if useful {
+            lane.pauses.reset();
+        } else {
+            lane.turn = lane.turn.wrapping_add(1);
+            lane.not_before = uptime + lane.pauses.pause();
+        }
+    }
+
+    /// The connection was lost: what was under way will not be answered.
+    pub fn forget(&mut self) {
+        self.lanes.values_mut().for_each(|lane| lane.under_way = None);
+    }
+}

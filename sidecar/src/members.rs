@@ -1,0 +1,145 @@
+//! The other nodes, by what they say of themselves: presence, every second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::limits;
+use crate::position::{NodeId, Sequence, Vector};
+use crate::wire;
+
+/// What a node says of itself. JSON on the bus, so that an operator can read it; a newer node may add keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The version of the protocol.
+    pub protocol: u8,
+    /// The node.
+    pub node: NodeId,
+    /// Its human name.
+    pub name: String,
+    /// The run of the sidecar: two runs under one node id are an alarm.
+    pub session: Uuid,
+    /// Whether the local service may be used.
+    pub ready: bool,
+    /// Whether it ever had everything.
+    pub complete: bool,
+    /// How far everything is applied there; of itself: its newest finished, hardened group.
+    pub vector: Vector,
+    /// Up to where it cannot serve events one by one.
+    pub horizon: Vector,
+    /// The declaration's hash.
+    pub schema: String,
+    /// Its wall clock.
+    pub clock: Timestamp,
+    /// It wants to hear from everybody now.
+    pub ask: bool,
+}
+
+/// Another node.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// What it said last.
+    pub presence: Presence,
+    /// When it said so, since this process started.
+    pub seen: Duration,
+    /// Its clock less ours when it said so, in milliseconds; the way of the message included.
+    pub skew_millis: i64,
+}
+
+/// Everybody who was heard.
+#[derive(Debug, Default)]
+pub struct Members {
+    all: BTreeMap<NodeId, Member>,
+}
+
+impl Members {
+    /// Takes in a presence that was checked. Answers whether the member is a new one.
+    pub fn heard(&mut self, presence: Presence, wall: Timestamp, uptime: Duration) -> bool {
+        let node = presence.node;
+        let skew_millis = presence.clock.millis() - wall.millis();
+        let new = !self.all.contains_key(&node);
+        if new && limits::MEMBERS_MAX <= self.all.len() {
+            let oldest = self.all.iter().min_by_key(|(_, member)| member.seen).map(|(&node, _)| node);
+            oldest.map(|node| self.all.remove(&node));
+        }
+        self.all.insert(node, Member { presence, seen: uptime, skew_millis });
+        new
+    }
+
+    /// Everybody who was ever heard by this process.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.all.values()
+    }
+
+    /// Those who were heard lately.
+    pub fn live(&self, uptime: Duration) -> impl Iterator<Item = &Member> {
+        self.all.values().filter(move |member| uptime < member.seen + limits::MEMBER_TIMEOUT)
+    }
+
+    /// The name of a node, if it was heard.
+    pub fn name(&self, node: NodeId) -> Option<&str> {
+        self.all.get(&node).map(|member| member.presence.name.as_str())
+    }
+
+    /// What all live members together have.
+    pub fn heads(&self, uptime: Duration) -> Vector {
+        let mut heads = Vector::default();
+        self.live(uptime).for_each(|member| heads.join(&member.presence.vector));
+        heads
+    }
+
+    /// Who can serve events of `origin` from `first` on: the origin itself before the others.
+    pub fn holders(&self, origin: NodeId, first: Sequence, uptime: Duration) -> Vec<NodeId> {
+        let holds = |member: &&Member| {
+            first <= member.presence.vector.of(origin) && member.presence.horizon.of(origin) < first
+        };
+        let mut holders: Vec<NodeId> = self.live(uptime).filter(holds).map(|member| member.presence.node).collect();
+        holders.sort_by_key(|&node| node != origin);
+        holders
+    }
+
+    /// Who to load everything from: a READY node with our schema, the one that has most.
+    pub fn donors(&self, schema: &str, uptime: Duration) -> Vec<NodeId> {
+        let fits = |member: &&Member| member.presence.ready && member.presence.schema == schema;
+        let mut donors: Vec<&Member> = self.live(uptime).filter(fits).collect();
+        donors.sort_by_key(|member| std::cmp::Reverse(member.presence.vector.total()));
+        donors.into_iter().map(|member| member.presence.node).collect()
+    }
+}
+
+/// Why a presence was not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not the JSON of a presence.
+    #[error("it is not a presence: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// Too long.
+    #[error("it has {0} bytes, more than a presence may have")]
+    TooLarge(usize),
+    /// Another version of the protocol.
+    #[error("node `{name}` speaks version {version} of the protocol, and this sidecar version {ours}: upgrade the older of the two", ours = wire::VERSION)]
+    Version {
+        /// Who.
+        name: String,
+        /// Its version.
+        version: u8,
+    },
+}
+
+/// Reads a presence.
+///
+/// # Errors
+/// When it is not one, or of another version.
+pub fn read(payload: &[u8]) -> Result<Presence, Error> {
+    if limits::CONTROL_BYTES_MAX < payload.len() {
+        return Err(Error::TooLarge(payload.len()));
+    }
+    let presence: Presence = serde_json::from_slice(payload)?;
+    if presence.protocol != wire::VERSION {
+        return Err(Error::Version { name: presence.name, version: presence.protocol });
+    }
+    Ok(presence)
+}

@@ -1,0 +1,469 @@
+//! One node, and everything that can happen to it.
+//!
+//! [`Replica::handle`] takes what came (a message, an answer, a wake-up) and remembers what is to be done;
+//! [`Replica::tick`] looks at the time; [`Replica::work`] does one bounded piece of it, at most a few milliseconds of
+//! write lock. What is to be sent comes out of [`Replica::take_outputs`].
+//!
+//! It reads no clock, speaks to no bus and spawns nothing: time comes in with each call, so the same code runs under a
+//! simulator. Only the database is its own.
+//!
+//! Order of work: the journal before everything (I3), then groups whose turn it is, then loading, then comparing.
+
+mod intake;
+mod load;
+mod shown;
+mod sweep;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::bootstrap::gate::Phase;
+use crate::clock::Timestamp;
+use crate::edge::store::{Error, Facts, Reader, Remedy, Store};
+use crate::flow::capture::announced::Announcement;
+use crate::flow::fetch::{AskId, Fetching, Request};
+use crate::flow::ingest::{self, Ingested};
+use crate::flow::order::Order;
+use crate::flow::publish;
+use crate::limits;
+use crate::members::{Members, Presence};
+use crate::observe::status::{Code, Counters, Reason};
+use crate::position::{NodeId, Sequence, Vector};
+use crate::steady::reconcile::Cursor;
+use crate::wire::{self, Message};
+
+/// The time of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// Since the process started; never goes back.
+    pub uptime: Duration,
+}
+
+/// What an operator can set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's human name.
+    pub name: String,
+    /// It may be the first node, if nobody answers.
+    pub first: bool,
+    /// How often it says that it is there.
+    pub presence_interval: Duration,
+    /// How long it waits for others before it believes that it is alone.
+    pub presence_wait: Duration,
+    /// How long a group waits for a context that no live member can satisfy.
+    pub context_timeout: Duration,
+    /// How often announced tables are compared with their events.
+    pub reconcile_interval: Duration,
+    /// This run of the sidecar.
+    pub session: Uuid,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Input {
+    /// Something may have been written.
+    Wake,
+    /// A message on the feed of a node.
+    Feed {
+        /// Whose feed it is, by the subject.
+        subject: NodeId,
+        /// The bytes.
+        frame: Bytes,
+    },
+    /// What a node says of itself: the bytes.
+    Presence(Bytes),
+    /// A change event of the service.
+    Announced {
+        /// The bytes.
+        payload: Bytes,
+        /// Where to answer, when an answer is wanted.
+        reply: Option<String>,
+    },
+    /// The answer to a request; none when it did not come in time.
+    Answer {
+        /// Which request.
+        ask: AskId,
+        /// The bytes.
+        frame: Option<Bytes>,
+    },
+    /// The connection to NATS came, or went.
+    Connected(bool),
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub enum Output {
+    /// A frame for this node's feed.
+    Feed(Vec<u8>),
+    /// What this node says of itself.
+    Presence(Presence),
+    /// A request to another node.
+    Ask {
+        /// Its number.
+        ask: AskId,
+        /// To whom.
+        to: NodeId,
+        /// What.
+        request: Request,
+    },
+    /// The answer to a change event.
+    Reply {
+        /// Where to.
+        to: String,
+        /// JSON.
+        body: String,
+    },
+}
+
+/// What keeps the node from working, and when to try again.
+#[derive(Debug)]
+struct Trouble {
+    reason: Reason,
+    again_at: Duration,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Replica {
+    options: Options,
+    store: Store,
+    reader: Reader,
+    facts: Facts,
+    facts_at: Duration,
+    phase: Phase,
+    order: Order,
+    members: Members,
+    fetching: Fetching,
+    next_ask: AskId,
+    connected: bool,
+    /// The journal may hold something.
+    dirty: bool,
+    polled_at: Duration,
+    announced: VecDeque<(Announcement, Option<String>)>,
+    /// Long groups to publish from our own tables: next and last sequence number.
+    backlog: VecDeque<(Sequence, Sequence)>,
+    sweeps: VecDeque<Cursor>,
+    swept_at: Duration,
+    present_at: Option<Duration>,
+    /// When the first other node answered.
+    answered_at: Option<Duration>,
+    answer_wanted: bool,
+    reconnects: u64,
+    journal_forgotten: bool,
+    load_not_before: Duration,
+    parked_tried_at: Duration,
+    waiting: intake::Waiting,
+    trouble: Option<Trouble>,
+    alarm: Option<Reason>,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+}
+
+/// The node cannot go on: what is on the disk is not known any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk refused to keep what was written; the sidecar stops, so that nothing is published that could be lost")]
+pub struct Fatal(#[source] pub Error);
+
+impl Replica {
+    /// A node over an open database.
+    ///
+    /// # Errors
+    /// When the database cannot be opened for reading.
+    pub fn new(store: Store, options: Options, at: Moment) -> Result<Self, Error> {
+        let reader = Reader::open(store.path(), store.declaration())?;
+        let mut replica = Self {
+            options,
+            reader,
+            facts: Facts::default(),
+            facts_at: Duration::ZERO,
+            phase: Phase::Asking { since: at.uptime },
+            order: Order::default(),
+            members: Members::default(),
+            fetching: Fetching::default(),
+            next_ask: 1,
+            connected: false,
+            dirty: true,
+            polled_at: at.uptime,
+            announced: VecDeque::new(),
+            backlog: VecDeque::new(),
+            sweeps: VecDeque::new(),
+            swept_at: at.uptime,
+            present_at: None,
+            answered_at: None,
+            answer_wanted: false,
+            reconnects: 0,
+            journal_forgotten: true,
+            load_not_before: Duration::ZERO,
+            parked_tried_at: Duration::ZERO,
+            waiting: intake::Waiting::default(),
+            trouble: None,
+            alarm: None,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+            store,
+        };
+        replica.sweep_announced();
+        Ok(replica)
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> NodeId {
+        self.store.durable().node
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is to be sent, in order.
+    pub fn take_outputs(&mut self) -> VecDeque<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Takes what came. Cheap: the work is done in [`Replica::work`].
+    pub fn handle(&mut self, input: Input, at: Moment) {
+        match input {
+            Input::Wake => self.dirty = true,
+            Input::Feed { subject, frame } => self.take_feed(subject, &frame),
+            Input::Presence(payload) => self.take_presence(&payload, at),
+            Input::Announced { payload, reply } => self.take_announced(&payload, reply),
+            Input::Answer { ask, frame } => self.take_answer(ask, frame.as_deref(), at),
+            Input::Connected(connected) => self.take_connected(connected),
+        }
+    }
+
+    fn take_connected(&mut self, connected: bool) {
+        self.reconnects += u64::from(self.connected && !connected);
+        self.connected = connected;
+        self.fetching.forget();
+        if let Phase::Joining(joiner) = &mut self.phase {
+            joiner.failed();
+        }
+        if connected {
+            self.present_at = None; // Everybody should hear at once.
+        } else {
+            self.backlog.clear(); // Those who missed it fetch it.
+        }
+    }
+
+    /// Looks at the time: presence, time-outs, the way to READY, requests for what is missing.
+    pub fn tick(&mut self, at: Moment) {
+        if at.uptime >= self.polled_at + limits::POLL_INTERVAL {
+            self.polled_at = at.uptime;
+            self.poll();
+        }
+        self.advance(at);
+        self.watch_contexts(at);
+        self.watch_lag(at);
+        self.plan_requests(at);
+        self.say_presence(at);
+        if at.uptime >= self.swept_at + self.options.reconcile_interval {
+            self.swept_at = at.uptime;
+            self.sweep_announced();
+        }
+    }
+
+    /// Whether events are ingested and applied as usual.
+    fn flows(&self) -> bool {
+        self.phase.flows(self.store.durable().loaded)
+    }
+
+    /// The net under the file watch.
+    fn poll(&mut self) {
+        match self.store.changed_by_others() {
+            Ok(changed) => self.dirty |= changed,
+            Err(error) => tracing::debug!(error = error.chain(), "polling failed"),
+        }
+    }
+
+    /// Does one bounded piece of work, and says what it was.
+    ///
+    /// # Errors
+    /// When the disk did not keep what was written: the process must end.
+    pub fn work(&mut self, at: Moment) -> Result<Worked, Fatal> {
+        if self.trouble.as_ref().is_some_and(|trouble| at.uptime < trouble.again_at) {
+            return Ok(Worked::Idle);
+        }
+        match self.work_once(at) {
+            Ok(worked) => {
+                self.trouble = None;
+                Ok(worked)
+            }
+            Err(Failure::Fatal(fatal)) => Err(fatal),
+            Err(Failure::Store(error)) => {
+                self.take_trouble(&error, at);
+                Ok(Worked::Idle)
+            }
+        }
+    }
+
+    fn work_once(&mut self, at: Moment) -> Result<Worked, Failure> {
+        if self.flows() {
+            if self.dirty {
+                return self.ingest_journal(at);
+            }
+            self.want_pending_sweeps();
+            // What the triggers missed must be an event before anything remote is applied over it.
+            if !self.store.pending().is_empty() && self.sweep_once(at)? {
+                return Ok(Worked::Other);
+            }
+            if !self.announced.is_empty() {
+                self.ingest_announced(at)?;
+                return Ok(Worked::Ingested);
+            }
+            if self.apply_due(at)? {
+                return Ok(Worked::Applied);
+            }
+        }
+        if let Some((next, last)) = self.backlog.pop_front() {
+            self.publish_stored(next, last)?;
+            return Ok(Worked::Other);
+        }
+        if self.sweep_once(at)? {
+            return Ok(Worked::Other);
+        }
+        if self.flows() {
+            self.retry_parked(at)?;
+        }
+        self.settle(at)
+    }
+
+    fn ingest_journal(&mut self, at: Moment) -> Result<Worked, Failure> {
+        // Before the look: what is committed after it raises the version again.
+        self.store.changed_by_others()?;
+        let ingested = self.store.write(|tx| ingest::journal(tx, at.wall, limits::INGEST_ROWS_MAX))?;
+        self.dirty = ingested.more;
+        let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };
+        self.publish(vec![ingested])?;
+        Ok(worked)
+    }
+
+    /// Hardens and publishes what was ingested: nothing leaves before it is on the disk.
+    fn publish(&mut self, ingested: Vec<Ingested>) -> Result<(), Failure> {
+        let events: usize = ingested.iter().map(|ingested| ingested.events).sum();
+        if events == 0 {
+            return Ok(());
+        }
+        self.counters.captured += events as u64;
+        self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
+        if !self.connected {
+            return Ok(()); // The others fetch it when they hear of it.
+        }
+        let mut groups = Vec::new();
+        for done in ingested {
+            groups.extend(done.groups);
+            self.backlog.extend(done.stored);
+        }
+        let layouts = |id| self.layout(id);
+        let feeds = publish::pack(self.node(), groups, layouts);
+        for feed in feeds {
+            self.counters.published += feed.pieces.iter().map(|piece| piece.events.len() as u64).sum::<u64>();
+            self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
+        }
+        Ok(())
+    }
+
+    /// Publishes a page of a long group, or of several.
+    fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
+        if !self.connected {
+            return Ok(());
+        }
+        let page = self.store.events(self.node(), next, last)?;
+        let Some(until) = page.pieces.last().map(crate::event::Piece::last) else { return Ok(()) };
+        self.counters.published += until + 1 - next;
+        let layouts = |id| page.layouts.iter().find(|layout| layout.id == id).cloned();
+        for feed in publish::pack(self.node(), page.pieces, layouts) {
+            self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
+        }
+        if until < last {
+            self.backlog.push_front((until + 1, last));
+        }
+        Ok(())
+    }
+
+    fn take_trouble(&mut self, error: &Error, at: Moment) {
+        let text = error.chain();
+        let (code, pause) = match error.remedy() {
+            Remedy::TryAgain => {
+                tracing::debug!(error = text, "the database is busy; the same again");
+                self.dirty = true;
+                self.order.clear();
+                return;
+            }
+            Remedy::MendStorage => (Code::Storage, Duration::from_secs(1)),
+            Remedy::AskOperator if matches!(error, Error::Table { .. }) => (Code::Schema, Duration::from_secs(2)),
+            Remedy::AskOperator => (Code::Storage, Duration::from_secs(5)),
+        };
+        if self.trouble.as_ref().is_none_or(|trouble| trouble.reason.text != text) {
+            tracing::error!(error = text, hint = code.hint(), "the database refuses; nothing is lost, it is tried again");
+        }
+        self.dirty = true;
+        // What was on its way is not known to be kept: it is fetched again.
+        self.order.clear();
+        self.trouble = Some(Trouble { reason: Reason::new(code, text), again_at: at.uptime + pause });
+    }
+
+    fn say_presence(&mut self, at: Moment) {
+        let due = self.present_at.is_none_or(|last| last + self.options.presence_interval <= at.uptime);
+        if !self.connected || !(due || self.answer_wanted) {
+            return;
+        }
+        self.present_at = Some(at.uptime);
+        self.answer_wanted = false;
+        let durable = self.store.durable();
+        let presence = Presence {
+            protocol: wire::VERSION,
+            node: durable.node,
+            name: self.options.name.clone(),
+            session: self.options.session,
+            ready: self.is_ready(),
+            complete: durable.complete,
+            vector: if self.flows() { durable.vector.clone() } else { Vector::default() },
+            horizon: durable.horizon.clone(),
+            schema: self.schema(),
+            clock: at.wall,
+            ask: !self.is_ready(),
+        };
+        self.outputs.push_back(Output::Presence(presence));
+    }
+
+    fn schema(&self) -> String {
+        format!("{:016x}", self.store.declaration().hash())
+    }
+
+    fn ask(&mut self, to: NodeId, ask: AskId, request: Request) {
+        self.outputs.push_back(Output::Ask { ask, to, request });
+    }
+}
+
+/// What one call of [`Replica::work`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// Nothing: there is nothing to do now.
+    Idle,
+    /// Made events of changes.
+    Ingested,
+    /// Applied events of others.
+    Applied,
+    /// Something else.
+    Other,
+}
+
+/// Why a piece of work was not done.
+#[derive(Debug)]
+enum Failure {
+    Store(Error),
+    Fatal(Fatal),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}

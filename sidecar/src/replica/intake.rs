@@ -1,0 +1,337 @@
+//! What comes in: feeds, presence, answers, announcements; and applying the groups whose turn it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Failure, Moment, Output, Replica};
+use crate::edge::store::{Answer, Store};
+use crate::flow::apply::Applier;
+use crate::flow::capture::announced::{self, Heard, Refusal};
+use crate::flow::fetch::AskId;
+use crate::flow::ingest;
+use crate::flow::order::{Gap, Order, Step};
+use crate::flow::receive;
+use crate::limits;
+use crate::members;
+use crate::observe::status::{Code, Reason};
+use crate::position::{NodeId, Sequence, Vector};
+use crate::wire::{self, Message};
+
+/// What is waited for, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Groups whose context is not covered.
+    contexts: BTreeMap<(NodeId, Sequence), Duration>,
+    /// What was known to exist, and is not all here.
+    mark: Option<(Vector, Duration)>,
+    /// The gap has stayed open for too long.
+    pub(super) behind: bool,
+}
+
+/// How long a node that was READY may lag behind what is known to exist before it is in doubt.
+const LAG_MAX: Duration = Duration::from_secs(15);
+
+/// Announcements that wait to be ingested; the next one is refused, and the service tries again.
+const ANNOUNCED_MAX: usize = 1024;
+
+/// Announcements ingested in one transaction.
+const ANNOUNCED_AT_ONCE: usize = 50;
+
+impl Replica {
+    pub(super) fn take_feed(&mut self, subject: NodeId, frame: &[u8]) {
+        if subject == self.node() {
+            self.raise_alarm("events arrive on the bus under this node's own id");
+            return;
+        }
+        match receive::feed(frame, subject) {
+            Ok(feed) => {
+                let layouts = Arc::from(feed.layouts);
+                for piece in feed.pieces {
+                    if !self.order.offer(feed.origin, piece, &layouts, &self.store.durable().vector) {
+                        self.counters.duplicates += 1;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(subject = %subject, %error, "refused a message; what it should have brought is fetched");
+            }
+        }
+    }
+
+    pub(super) fn take_presence(&mut self, payload: &[u8], at: Moment) {
+        let presence = match members::read(payload) {
+            Ok(presence) => presence,
+            Err(error) => {
+                tracing::warn!(%error, "refused a presence");
+                return;
+            }
+        };
+        if presence.node == self.node() {
+            if presence.session != self.options.session {
+                self.raise_alarm("another sidecar speaks under this node's id: the database was copied while it ran");
+            }
+            return;
+        }
+        let own = presence.vector.of(self.node());
+        if self.store.durable().vector.of(self.node()) < own {
+            self.raise_alarm(
+                "another node has more events of this node than this node itself: the database was restored from an older copy",
+            );
+        }
+        for (origin, head) in presence.vector.iter().filter(|(origin, _)| *origin != self.node()) {
+            self.order.heard(origin, head);
+        }
+        self.answered_at.get_or_insert(at.uptime);
+        self.answer_wanted |= presence.ask;
+        let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
+        if self.members.heard(presence, at.wall, at.uptime) {
+            tracing::info!(member = name, member_id = %node, "heard another node");
+            if schema != self.schema() {
+                tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
+            }
+        }
+    }
+
+    fn raise_alarm(&mut self, text: &str) {
+        if self.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
+            tracing::error!(hint = Code::Identity.hint(), "{text}");
+        }
+        self.alarm = Some(Reason::new(Code::Identity, text));
+    }
+
+    pub(super) fn take_announced(&mut self, payload: &[u8], reply: Option<String>) {
+        let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
+        let read = announced::read(payload, &tables);
+        let refusal = match read {
+            Ok(None) => return,
+            Ok(Some(_)) if !self.flows() => {
+                Refusal("this node is not READY: its data is still being loaded; try again".into())
+            }
+            Ok(Some(_)) if ANNOUNCED_MAX <= self.announced.len() => Refusal("too many change events wait; try again".into()),
+            Ok(Some(announcement)) => {
+                self.announced.push_back((announcement, reply));
+                return;
+            }
+            Err(refusal) => refusal,
+        };
+        self.refuse(&refusal, reply);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, reply: Option<String>) {
+        tracing::warn!(reason = refusal.0, "refused a change event of the service");
+        if let Some(to) = reply {
+            let body = serde_json::json!({ "ok": false, "error": refusal.0 }).to_string();
+            self.outputs.push_back(Output::Reply { to, body });
+        }
+    }
+
+    pub(super) fn ingest_announced(&mut self, at: Moment) -> Result<(), Failure> {
+        let count = self.announced.len().min(ANNOUNCED_AT_ONCE);
+        let mut batch: Vec<_> = self.announced.drain(..count).collect();
+        let replies: Vec<Option<String>> = batch.iter_mut().map(|(_, reply)| reply.take()).collect();
+        let written = self.store.write(|tx| {
+            let mut ingested = ingest::drain(tx, at.wall)?;
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for (announcement, _) in batch {
+                outcomes.push(match announced::ingest(tx, announcement, at.wall)? {
+                    Ok(Heard { ingested: more, sequence }) => {
+                        ingested.push(more);
+                        Ok(sequence)
+                    }
+                    Err(refusal) => Err(refusal),
+                });
+            }
+            Ok((ingested, outcomes))
+        });
+        let (ingested, outcomes) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                // Fire and forget is caught by the reconciliation; who asked is told to try again.
+                let refusal = Refusal(format!("{}; try again", error.chain()));
+                replies.into_iter().for_each(|reply| self.refuse(&refusal, reply));
+                self.sweep_announced();
+                return Err(error.into());
+            }
+        };
+        self.publish(ingested)?;
+        for (outcome, reply) in outcomes.into_iter().zip(replies) {
+            match (outcome, reply) {
+                (Ok(sequence), Some(to)) => {
+                    let body = serde_json::json!({ "ok": true, "sequence_number": sequence }).to_string();
+                    self.outputs.push_back(Output::Reply { to, body });
+                }
+                (Ok(_), None) => {}
+                (Err(refusal), reply) => self.refuse(&refusal, reply),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_answer(&mut self, ask: AskId, frame: Option<&[u8]>, at: Moment) {
+        if self.take_load_answer(ask, frame, at) {
+            return;
+        }
+        let Some(origin) = self.fetching.origin_of(ask) else { return };
+        let useful = frame.is_some_and(|frame| self.take_fetched(origin, frame));
+        self.fetching.ended(origin, useful, at.uptime);
+        if useful {
+            self.counters.gaps_fetched += 1;
+        }
+    }
+
+    fn take_fetched(&mut self, origin: NodeId, frame: &[u8]) -> bool {
+        let page = match wire::decode(frame) {
+            Ok(Message::Fetched(Answer::Events(page))) => page,
+            Ok(Message::Fetched(Answer::NotHere)) => return false,
+            Ok(Message::Refused(reason)) => {
+                tracing::warn!(%origin, reason, "another node refused to hand over events");
+                return false;
+            }
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::warn!(%origin, %error, "refused an answer");
+                return false;
+            }
+        };
+        if let Err(error) = receive::check(&page.pieces, &page.layouts) {
+            tracing::warn!(%origin, %error, "refused an answer");
+            return false;
+        }
+        let layouts = Arc::from(page.layouts);
+        let mut useful = false;
+        for piece in page.pieces {
+            useful |= self.order.offer(origin, piece, &layouts, &self.store.durable().vector);
+        }
+        useful
+    }
+
+    /// Applies groups whose turn it is, as many as fit one short transaction. Answers whether it did anything.
+    pub(super) fn apply_due(&mut self, at: Moment) -> Result<bool, Failure> {
+        let Self { store, order, .. } = self;
+        let Some(first) = order.next(&store.durable().vector) else { return Ok(false) };
+        let (applied, long_journal) = apply(store, order, first, at)?;
+        if long_journal {
+            self.dirty = true;
+            return Ok(true);
+        }
+        self.counters.applied += applied.events;
+        self.counters.duplicates += applied.duplicates;
+        self.counters.conflicts += applied.conflicts;
+        self.counters.parked += applied.parked;
+        self.publish(applied.ingested)?;
+        Ok(true)
+    }
+
+    /// A context that no live member can satisfy is waived in the end: its author may be gone for good.
+    pub(super) fn watch_contexts(&mut self, at: Moment) {
+        let applied = &self.store.durable().vector;
+        let blocked = self.order.blocked(applied);
+        let heads = self.members.heads(at.uptime);
+        self.waiting.contexts.retain(|key, _| blocked.iter().any(|group| (group.origin, group.first) == *key));
+        for group in blocked {
+            let reachable = group.lacks.iter().all(|&(origin, to)| to <= heads.of(origin));
+            let key = (group.origin, group.first);
+            if reachable {
+                self.waiting.contexts.insert(key, at.uptime);
+                continue;
+            }
+            let since = *self.waiting.contexts.entry(key).or_insert(at.uptime);
+            if since + self.options.context_timeout <= at.uptime {
+                let lacks: Vec<String> = group.lacks.iter().map(|(origin, to)| format!("{origin} to {to}")).collect();
+                tracing::warn!(
+                    origin = %group.origin,
+                    first = group.first,
+                    lacks = lacks.join(", "),
+                    "nobody has what the author of a group had seen; it is applied without"
+                );
+                self.order.waive(group.origin, group.first);
+            }
+        }
+    }
+
+    /// A node that lags for long is in doubt, even if it was READY.
+    pub(super) fn watch_lag(&mut self, at: Moment) {
+        let applied = &self.store.durable().vector;
+        let heads = self.order.heads();
+        let reached = self.waiting.mark.as_ref().is_none_or(|(mark, _)| applied.covers(mark));
+        if reached {
+            self.waiting.behind = false;
+            self.waiting.mark = (!applied.covers(&heads)).then_some((heads, at.uptime));
+        } else if let Some((_, since)) = &self.waiting.mark {
+            self.waiting.behind = *since + LAG_MAX <= at.uptime;
+        }
+    }
+
+    pub(super) fn plan_requests(&mut self, at: Moment) {
+        if !self.connected {
+            return;
+        }
+        if self.plan_load(at) || !self.flows() {
+            return;
+        }
+        let gaps = self.gaps();
+        let next_ask = &mut self.next_ask;
+        let requests = self.fetching.plan(&gaps, &self.members, at.uptime, || {
+            *next_ask += 1;
+            *next_ask
+        });
+        for (ask, to, request) in requests {
+            self.ask(to, ask, request);
+        }
+    }
+
+    pub(super) fn gaps(&self) -> Vec<Gap> {
+        let gaps = self.order.gaps(&self.store.durable().vector);
+        let own = self.node();
+        gaps.into_iter().filter(|gap| gap.origin != own && self.order.held_bytes() < limits::HELD_BYTES_MAX).collect()
+    }
+}
+
+/// Carries out the steps of the order in one transaction, after everything local. Answers what was done, and whether
+/// nothing was because the journal is too long to be drained on the way.
+fn apply(
+    store: &mut Store,
+    order: &mut Order,
+    first: Step,
+    at: Moment,
+) -> Result<(crate::flow::apply::Applied, bool), Failure> {
+    let mut first = Some(first);
+    let done = store.write(|tx| {
+        let long = tx.durable.open_group.is_some()
+            || tx.journal_extent()?.is_some_and(|(_, rows)| limits::DRAIN_ROWS_MAX < rows);
+        if long {
+            return Ok((crate::flow::apply::Applied::default(), true));
+        }
+        let drained = ingest::drain(tx, at.wall)?;
+        let mut rows = 0;
+        let mut applier = Applier::new(tx, at.wall);
+        applier.done.ingested = drained;
+        while rows < limits::APPLY_ROWS_MAX {
+            let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
+            match step {
+                Step::Apply(origin, group, layouts) => {
+                    rows += group.events.len();
+                    applier.group(origin, &group, &layouts)?;
+                }
+                Step::Stage(origin, piece, layouts) => {
+                    rows += piece.events.len();
+                    applier.stage(origin, &piece, &layouts)?;
+                    let staged = piece.last() - applier.position().of(origin);
+                    let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;
+                    order.staged(origin, piece.last(), &piece.context, whole);
+                }
+                Step::ApplyStaged(origin, last) => {
+                    rows = limits::APPLY_ROWS_MAX;
+                    applier.staged_group(origin, last)?;
+                    order.unstage(origin);
+                }
+            }
+        }
+        Ok((applier.finish()?, false))
+    })?;
+    if let Some(step) = first {
+        order.give_back(step, &store.durable().vector);
+    }
+    Ok(done)
+}

@@ -1,0 +1,231 @@
+//! The way to READY: founding, joining, settling, catching up.
+
+use std::time::Duration;
+
+use rowcast_schema::layout::LayoutId;
+
+use super::{Failure, Moment, Replica, Worked};
+use crate::bootstrap::gate::Phase;
+use crate::bootstrap::joiner::Joiner;
+use crate::clock::Timestamp;
+use crate::edge::store::{Error, SnapshotPage};
+use crate::event::EventId;
+use crate::flow::apply::Applier;
+use crate::flow::fetch::AskId;
+use crate::flow::receive;
+use crate::position::Vector;
+use crate::steady::reconcile::{Cursor, Truth};
+use crate::wire::{self, Message};
+
+/// After the first answer, how long the others may take with theirs.
+const ANSWERS_WAIT: Duration = Duration::from_millis(300);
+
+/// The pause after a request of a joiner that brought nothing.
+const LOAD_PAUSE: Duration = Duration::from_millis(500);
+
+impl Replica {
+    /// Goes to the next phase when the time has come.
+    pub(super) fn advance(&mut self, at: Moment) {
+        if let Phase::Asking { since } = self.phase {
+            self.leave_asking(since, at);
+        }
+        let finished = if let Phase::Joining(joiner) = &self.phase { joiner.finished() } else { None };
+        if let Some((start, target)) = finished {
+            tracing::info!("everything is loaded");
+            self.phase = Phase::Settling { start, target };
+            self.begin_sweep_of_all(&Truth::Events);
+        }
+    }
+
+    fn leave_asking(&mut self, since: Duration, at: Moment) {
+        let waited = since + self.options.presence_wait <= at.uptime;
+        let settled = self.answered_at.is_some_and(|first| waited || first + ANSWERS_WAIT <= at.uptime);
+        let durable = self.store.durable();
+        if durable.loaded {
+            if settled || (waited && durable.complete) {
+                self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+            }
+            return;
+        }
+        let donors = self.members.donors(&self.schema(), at.uptime);
+        if let Some(&donor) = donors.first().filter(|_| settled) {
+            if self.options.first {
+                tracing::warn!("--first is ignored: other nodes have data, and it is loaded from them");
+            }
+            let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
+            tracing::info!(donor = self.members.name(donor), "this node is new: it loads everything from another one");
+            self.phase = Phase::Joining(Joiner::new(donor, tables));
+        } else if self.options.first && waited && !self.members.live(at.uptime).any(|member| member.presence.complete) {
+            tracing::info!("nobody with data has answered, and this node may be the first: it begins with what it has");
+            self.phase = Phase::Founding;
+            self.begin_sweep_of_all(&Truth::RowFromBefore);
+        }
+    }
+
+    /// What was written so far is in the rows, and they are gone through from here on.
+    fn begin_sweep_of_all(&mut self, truth: &Truth) {
+        self.journal_forgotten = false;
+        let tables = self.store.tables().iter().map(|table| table.name.clone());
+        self.sweeps = tables.map(|table| Cursor::start(table, truth.clone())).collect();
+    }
+
+    /// Asks for the next part of the load. Answers whether a load is on its way.
+    pub(super) fn plan_load(&mut self, at: Moment) -> bool {
+        let donors = self.members.donors(&self.schema(), at.uptime);
+        let Phase::Joining(joiner) = &mut self.phase else { return false };
+        if at.uptime < self.load_not_before {
+            return true;
+        }
+        if !donors.contains(&joiner.donor()) {
+            let Some(&donor) = donors.first() else { return true };
+            tracing::warn!(donor = self.members.name(donor), "the donor is gone; going on with another");
+            joiner.change_donor(donor);
+        }
+        let next_ask = &mut self.next_ask;
+        let request = joiner.next_request(|| {
+            *next_ask += 1;
+            *next_ask
+        });
+        if let Some((ask, to, request)) = request {
+            self.ask(to, ask, request);
+        }
+        true
+    }
+
+    /// Takes the answer to a joiner's request. Answers whether it was one.
+    pub(super) fn take_load_answer(&mut self, ask: AskId, frame: Option<&[u8]>, at: Moment) -> bool {
+        let Phase::Joining(joiner) = &mut self.phase else { return false };
+        if !joiner.is_waiting_for(ask) {
+            return false;
+        }
+        let message = match frame.map(wire::decode) {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => Message::Refused(error.to_string()),
+            None => Message::Refused("no answer in time".into()),
+        };
+        let taken = match message {
+            Message::Definitions(vector, definitions) => self.take_definitions(&vector, &definitions),
+            Message::Snapshot(page) => self.take_page(page, at),
+            Message::Refused(reason) => Ok(Some(reason)),
+            _ => Ok(Some("it is not what was asked for".into())),
+        };
+        let failed = match taken {
+            Ok(None) => return true,
+            Ok(Some(reason)) => {
+                tracing::warn!(reason, "the donor's answer brought nothing; asking again");
+                true
+            }
+            Err(error) => {
+                self.take_trouble(&error, at);
+                true
+            }
+        };
+        if let (true, Phase::Joining(joiner)) = (failed, &mut self.phase) {
+            joiner.failed();
+            self.load_not_before = at.uptime + LOAD_PAUSE;
+        }
+        true
+    }
+
+    /// Makes the declared tables that are missing here.
+    fn take_definitions(
+        &mut self,
+        vector: &Vector,
+        definitions: &[(String, Vec<String>)],
+    ) -> Result<Option<String>, Error> {
+        let missing: Vec<String> =
+            self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.clone()).collect();
+        let wanted = |name: &str| missing.iter().any(|table| table.eq_ignore_ascii_case(name));
+        let made: Vec<&(String, Vec<String>)> = definitions.iter().filter(|(name, _)| wanted(name)).collect();
+        if !made.is_empty() {
+            self.store.write(|tx| made.iter().try_for_each(|(name, sql)| tx.create_table(name, sql)))?;
+            let names: Vec<&str> = made.iter().map(|(name, _)| name.as_str()).collect();
+            tracing::info!(tables = names.join(", "), "made the tables as the donor has them");
+        }
+        if let Phase::Joining(joiner) = &mut self.phase {
+            joiner.took_definitions(vector);
+        }
+        Ok(None)
+    }
+
+    /// Stores a page of records, and makes the rows of it.
+    fn take_page(&mut self, page: SnapshotPage, at: Moment) -> Result<Option<String>, Error> {
+        let known = match receive::sound(&page.layouts) {
+            Ok(known) => known,
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        for row in &page.rows {
+            if let Err(error) = receive::check_event(&row.event, &known) {
+                return Ok(Some(error.to_string()));
+            }
+        }
+        let events = page.rows.len() as u64;
+        let applied = self.store.write(|tx| {
+            page.layouts.iter().try_for_each(|layout| tx.save_layout(layout))?;
+            page.contexts.iter().try_for_each(|(origin, first, vector)| tx.save_context(*origin, *first, vector))?;
+            let mut applier = Applier::new(tx, at.wall);
+            for row in &page.rows {
+                let id = EventId { origin: row.origin, sequence: row.sequence };
+                applier.snapshot_event(id, row.group_last, &row.event)?;
+            }
+            applier.finish()
+        })?;
+        self.counters.applied += applied.events;
+        self.counters.duplicates += applied.duplicates;
+        self.counters.parked += applied.parked;
+        if let Phase::Joining(joiner) = &mut self.phase {
+            joiner.took_page(&page.vector, events, page.total, page.next);
+        }
+        Ok(None)
+    }
+
+    /// Ends a phase whose work is done, in a transaction.
+    pub(super) fn settle(&mut self, at: Moment) -> Result<Worked, Failure> {
+        match &self.phase {
+            Phase::Founding if self.sweeps.is_empty() => {
+                self.set_loaded(None)?;
+                let note = at.wall.to_string();
+                self.store.write(|tx| tx.note("first", &note))?;
+                self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+            }
+            Phase::Settling { start, target } if self.sweeps.is_empty() => {
+                let (start, target) = (start.clone(), target.clone());
+                self.set_loaded(Some(&start))?;
+                self.phase = Phase::CatchingUp { target };
+            }
+            Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && !self.dirty => {
+                if !self.store.durable().complete {
+                    self.store.write(|tx| tx.set_complete())?;
+                }
+                tracing::info!("READY");
+                self.phase = Phase::Ready;
+                self.present_at = None;
+            }
+            _ => return Ok(Worked::Idle),
+        }
+        self.dirty = true;
+        Ok(Worked::Other)
+    }
+
+    /// Everything is loaded: from here on the position counts, and what is written is a change.
+    fn set_loaded(&mut self, start: Option<&Vector>) -> Result<(), Failure> {
+        let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
+        self.store.write(|tx| {
+            let own = tx.durable.node;
+            for (origin, position) in start.iter().flat_map(|start| start.iter()).filter(|(origin, _)| *origin != own) {
+                let reached = tx.durable.vector.of(origin).max(position);
+                tx.set_position(origin, reached, Timestamp::default())?;
+                tx.set_horizon(origin, position)?;
+            }
+            tables.iter().try_for_each(|table| tx.reconciled(table))?;
+            tx.set_loaded()
+        })?;
+        tables.iter().for_each(|table| self.store.forget_pending(table));
+        Ok(())
+    }
+
+    /// A layout that the node knows without asking the database again.
+    pub(super) fn layout(&self, id: LayoutId) -> Option<rowcast_schema::layout::Layout> {
+        self.store.known_layout(id)
+    }
+}

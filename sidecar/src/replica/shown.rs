@@ -1,0 +1,171 @@
+//! What the node shows of itself: readiness and the status page.
+
+use std::time::Duration;
+
+use super::{Moment, Replica};
+use crate::bootstrap::gate::Phase;
+use crate::observe::status::{Bus, Code, Database, Member, Parked, Position, Reason, State, Status, Table};
+use crate::position::NodeId;
+
+/// How often the facts that need a look at the database are renewed.
+const FACTS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A member whose clock differs by more than this is worth a warning.
+const SKEW_MAX_MILLIS: i64 = 5_000;
+
+impl Replica {
+    /// Whether the local service may be used.
+    pub fn is_ready(&self) -> bool {
+        self.reasons().is_empty()
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        let durable = self.store.durable();
+        let mut reasons: Vec<Reason> = Vec::new();
+        reasons.extend(self.alarm.clone());
+        reasons.extend(self.trouble.as_ref().map(|trouble| trouble.reason.clone()));
+        if !self.connected && !matches!(self.phase, Phase::Ready) && !durable.complete {
+            reasons.push(Reason::new(Code::Bus, "there is no connection to NATS, and this node needs the others"));
+        }
+        reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
+        if matches!(self.phase, Phase::Ready) {
+            reasons.extend(self.missing_tables());
+            if self.waiting.behind {
+                reasons.push(self.lagging());
+            }
+        }
+        reasons
+    }
+
+    fn missing_tables(&self) -> Option<Reason> {
+        let missing: Vec<&str> =
+            self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.as_str()).collect();
+        let text = || format!("declared tables are not in this database: {}", missing.join(", "));
+        (!missing.is_empty()).then(|| Reason::new(Code::Schema, text()))
+    }
+
+    fn lagging(&self) -> Reason {
+        let gaps = self.gaps();
+        let text = match gaps.first() {
+            Some(gap) => format!(
+                "events {} to {} of node {} are known to exist, and nobody has handed them over",
+                gap.first,
+                gap.last,
+                self.name_of(gap.origin)
+            ),
+            None => "this node has been behind the others for more than 15 seconds".to_owned(),
+        };
+        Reason::new(if gaps.is_empty() { Code::Behind } else { Code::Gap }, text)
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        self.members.name(node).map_or_else(|| node.to_string(), str::to_owned)
+    }
+
+    /// Everything worth knowing about the node.
+    pub fn status(&mut self, at: Moment) -> Status {
+        self.renew_facts(at);
+        let durable = self.store.durable();
+        let mut status = Status {
+            node: self.options.name.clone(),
+            node_id: Some(durable.node.0),
+            service: self.store.declaration().service.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            warnings: self.warnings(at),
+            progress: self.phase.progress(&self.members),
+            bus: Bus { connected: self.connected, server: None, reconnects: self.reconnects },
+            database: Database {
+                path: self.store.path().to_owned(),
+                bytes: self.store.bytes(),
+                wal_bytes: self.store.wal_bytes(),
+                journal_rows: self.facts.journal_rows,
+            },
+            head: durable.vector.of(durable.node),
+            positions: self.positions(),
+            members: self.shown_members(at),
+            tables: self.shown_tables(),
+            counters: self.counters,
+            parked: self.facts.parked.iter().map(|[event, table, record, reason, detail]| Parked {
+                event: event.clone(),
+                table: table.clone(),
+                record: record.clone(),
+                reason: format!("{reason}: {detail}"),
+            }).collect(),
+            ..Status::default()
+        };
+        status.set_reasons(self.reasons());
+        status
+    }
+
+    fn renew_facts(&mut self, at: Moment) {
+        if at.uptime < self.facts_at + FACTS_INTERVAL {
+            return;
+        }
+        self.facts_at = at.uptime;
+        match self.reader.facts() {
+            Ok(facts) => self.facts = facts,
+            Err(error) => tracing::debug!(error = error.chain(), "the facts for the status page could not be read"),
+        }
+    }
+
+    fn warnings(&self, at: Moment) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.connected {
+            warnings.push("there is no connection to NATS: local writes are kept and go out when it is back".to_owned());
+        }
+        let schema = self.schema();
+        for member in self.members.live(at.uptime) {
+            let name = &member.presence.name;
+            if member.presence.schema != schema {
+                warnings.push(format!("node {name} declares another schema: ship the same schema TOML to all nodes"));
+            }
+            if member.skew_millis.abs() > SKEW_MAX_MILLIS {
+                let seconds = member.skew_millis / 1000;
+                warnings.push(format!("the clock of node {name} differs from the one here by about {seconds} s: check NTP"));
+            }
+        }
+        if self.store.durable().parked > 0 {
+            warnings.push(format!("{} events are parked: they are kept, and tried again", self.store.durable().parked));
+        }
+        warnings
+    }
+
+    fn positions(&self) -> Vec<Position> {
+        let durable = self.store.durable();
+        let mut known = durable.vector.clone();
+        known.join(&self.order.heads());
+        let position = |(origin, known): (NodeId, u64)| Position {
+            node: if origin == durable.node { Some(self.options.name.clone()) } else { self.members.name(origin).map(str::to_owned) },
+            origin: origin.0,
+            position: durable.vector.of(origin),
+            known,
+        };
+        known.iter().map(position).collect()
+    }
+
+    fn shown_members(&self, at: Moment) -> Vec<Member> {
+        let schema = self.schema();
+        let member = |member: &crate::members::Member| Member {
+            name: member.presence.name.clone(),
+            id: member.presence.node.0,
+            state: if member.presence.ready { State::Ready } else { State::NotReady },
+            seen_seconds_ago: at.uptime.saturating_sub(member.seen).as_secs_f64(),
+            position: member.presence.vector.iter().map(|(origin, position)| (origin.0, position)).collect(),
+            schema_matches: member.presence.schema == schema,
+        };
+        self.members.iter().map(member).collect()
+    }
+
+    fn shown_tables(&self) -> Vec<Table> {
+        let events = |name: &str| self.facts.events.iter().find(|(table, _)| table == name).map_or(0, |(_, count)| *count);
+        let parked = |name: &str| self.facts.parked.iter().filter(|parked| parked[1] == name).count() as u64;
+        let table = |table: &std::sync::Arc<crate::edge::store::Replicated>| Table {
+            name: table.name.clone(),
+            capture: table.declared.capture.word().to_owned(),
+            events: events(&table.name),
+            parked: parked(&table.name),
+            missing_columns: Vec::new(),
+        };
+        self.store.tables().iter().map(table).collect()
+    }
+}

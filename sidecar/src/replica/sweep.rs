@@ -1,0 +1,93 @@
+//! Comparing rows with events, a little at a time; and trying parked events again.
+
+use std::time::Duration;
+
+use rowcast_schema::declaration::Capture;
+
+use super::{Failure, Moment, Replica};
+use crate::edge::store::ParkReason;
+use crate::flow::apply::Applier;
+use crate::flow::ingest;
+use crate::steady::reconcile::{self, Cursor, Truth};
+
+/// How often parked events are tried again.
+const PARKED_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Replica {
+    /// Has the announced tables compared with their events: an announcement may have been lost.
+    pub(super) fn sweep_announced(&mut self) {
+        if !self.store.durable().loaded {
+            return;
+        }
+        let announced = self.store.tables().iter().filter(|table| table.declared.capture == Capture::Events);
+        let tables: Vec<String> = announced.map(|table| table.name.clone()).collect();
+        for table in tables {
+            self.want_sweep(table, Truth::Row(Vec::new()));
+        }
+    }
+
+    /// Has tables compared whose triggers were not there all the time.
+    pub(super) fn want_pending_sweeps(&mut self) {
+        if !self.store.durable().loaded || self.store.pending().is_empty() {
+            return;
+        }
+        for pending in self.store.pending().to_vec() {
+            self.want_sweep(pending.table, Truth::Row(pending.new_columns));
+        }
+    }
+
+    fn want_sweep(&mut self, table: String, truth: Truth) {
+        if self.sweeps.iter().all(|cursor| cursor.table != table) {
+            self.sweeps.push_back(Cursor::start(table, truth));
+        }
+    }
+
+    /// Compares some rows. Answers whether it did anything.
+    pub(super) fn sweep_once(&mut self, at: Moment) -> Result<bool, Failure> {
+        let Some(cursor) = self.sweeps.front().cloned() else { return Ok(false) };
+        let forget = !self.journal_forgotten && !self.store.durable().loaded;
+        let table = cursor.table.clone();
+        let was_pending = self.store.pending().iter().any(|pending| pending.table == table);
+        let (next, ingested) = self.store.write(|tx| {
+            if forget {
+                tx.journal_forget()?;
+            }
+            let mut ingested = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
+            let (next, more) = reconcile::step(tx, cursor, at.wall)?;
+            ingested.push(more);
+            if next.is_none() && was_pending {
+                tx.reconciled(&table)?;
+            }
+            Ok((next, ingested))
+        })?;
+        self.journal_forgotten = true;
+        // The schema may have changed again meanwhile: then the sweep begins anew, with what is pending now.
+        match next {
+            Some(next) => self.sweeps[0] = next,
+            None => {
+                self.sweeps.pop_front();
+                self.store.forget_pending(&table);
+            }
+        }
+        self.publish(ingested)?;
+        Ok(true)
+    }
+
+    /// Tries parked events again: their table may have come, their time, or the way be free.
+    pub(super) fn retry_parked(&mut self, at: Moment) -> Result<(), Failure> {
+        if self.store.durable().parked == 0 || at.uptime < self.parked_tried_at + PARKED_INTERVAL {
+            return Ok(());
+        }
+        self.parked_tried_at = at.uptime;
+        const ALL: &[ParkReason] =
+            &[ParkReason::Unique, ParkReason::Constraint, ParkReason::Clock, ParkReason::Schema];
+        let applied = self.store.write(|tx| {
+            let drained = ingest::drain(tx, at.wall)?;
+            let mut applier = Applier::new(tx, at.wall);
+            applier.done.ingested = drained;
+            applier.retry(ALL)?;
+            Ok(applier.done)
+        })?;
+        self.publish(applied.ingested)
+    }
+}
