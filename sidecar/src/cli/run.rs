@@ -207,7 +207,7 @@ impl Conductor {
     }
 
     fn take_signal(&mut self, signal: Signal) {
-        tracing::info!(?signal, "a signal came");
+        tracing::info!("SIG{} came", name(signal));
         let again = self.deadline.is_some() && signal != Signal::HUP;
         match &self.service {
             Some(_) if again => self.kill_service(),
@@ -245,7 +245,7 @@ impl Conductor {
         if self.outcome.is_none() {
             self.outcome = Some(match ended {
                 Ok(ended) => {
-                    tracing::info!(%ended, "the service is at its end");
+                    tracing::info!("the service {ended}");
                     Ok(ended.exit_code())
                 }
                 Err(error) => Err(error.into()),
@@ -282,6 +282,15 @@ impl Conductor {
         if let Some(Err(error)) = self.service.as_ref().map(|service| service.signal(signal)) {
             tracing::warn!(error = super::error::chain(&error), "the service could not be signalled");
         }
+    }
+}
+
+/// What a signal is called; only those of [`Signals`] come here.
+fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::TERM => "TERM",
+        Signal::INT => "INT",
+        _ => "HUP",
     }
 }
 
