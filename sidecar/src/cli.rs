@@ -16,6 +16,7 @@ mod uninstall;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -91,7 +92,7 @@ pub fn main() -> ExitCode {
             print_error(&format!("error: {}", error::chain(&error)));
             return ExitCode::from(code);
         }
-        command => std::panic::catch_unwind(|| perform(command)),
+        command => std::panic::catch_unwind(AssertUnwindSafe(|| perform(command))),
     };
     // What a panic had to say, the hook has said.
     let Ok(ended) = ended else { return ExitCode::from(FAULT) };

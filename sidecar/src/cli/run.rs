@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use super::arguments::NodeConfig;
 use super::{Error, SERVICE, outside, schema};
 use crate::config::{Config, Environment};
 use crate::edge::http;
+use crate::node;
 use crate::observe::health::Heartbeat;
 use crate::observe::logging;
 use crate::observe::metrics::Metrics;
@@ -44,8 +45,6 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// with --first, once.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    config: NodeConfig,
     /// This is the first node of the service: be READY though no other node answers
     ///
     /// It is recorded in the database when used, and ignored when another node answers.
@@ -60,6 +59,8 @@ pub(super) struct Arguments {
     /// The service's program and its arguments
     #[arg(last = true, value_name = "CMD", requires = "exec")]
     command: Vec<OsString>,
+    #[command(flatten)]
+    config: NodeConfig,
 }
 
 pub(super) async fn run(arguments: Arguments, environment: Environment) -> Result<u8, Error> {
@@ -86,9 +87,9 @@ pub(super) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Ok(true) => {
             let launch = (!arguments.command.is_empty()).then(|| launch(arguments.command, &config, address));
             let stop = CancellationToken::new();
-            let handles = outside::Handles { first: arguments.first, status, heartbeat, stop: stop.clone() };
-            let node = outside::node(config, declaration, handles);
-            Conductor { signals, seen, stop, launch, service: None, deadline: None, outcome: None }.run(node).await
+            let options = node::Options { first: arguments.first, status, heartbeat, stop: stop.clone() };
+            let running = outside::node(config, declaration, options);
+            Conductor { signals, seen, stop, launch, service: None, deadline: None, outcome: None }.run(running).await
         }
         Ok(false) => Ok(0),
         Err(error) => Err(error),
@@ -206,7 +207,7 @@ impl Conductor {
     }
 
     fn take_signal(&mut self, signal: Signal) {
-        tracing::info!(?signal, "a signal came");
+        tracing::info!("SIG{} came", name(signal));
         let again = self.deadline.is_some() && signal != Signal::HUP;
         match &self.service {
             Some(_) if again => self.kill_service(),
@@ -244,7 +245,7 @@ impl Conductor {
         if self.outcome.is_none() {
             self.outcome = Some(match ended {
                 Ok(ended) => {
-                    tracing::info!(%ended, "the service is at its end");
+                    tracing::info!("the service {ended}");
                     Ok(ended.exit_code())
                 }
                 Err(error) => Err(error.into()),
@@ -284,6 +285,15 @@ impl Conductor {
     }
 }
 
+/// What a signal is called; only those of [`Signals`] come here.
+fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::TERM => "TERM",
+        Signal::INT => "INT",
+        _ => "HUP",
+    }
+}
+
 async fn until_ready(seen: &mut watch::Receiver<Arc<Status>>) {
     if seen.wait_for(|status| status.is_ready()).await.is_err() {
         // The node is gone, and its end is about to be noticed.
@@ -293,25 +303,39 @@ async fn until_ready(seen: &mut watch::Receiver<Arc<Status>>) {
 
 /// The signals that are taken, from the first moment on.
 struct Signals {
-    term: unix::Signal,
-    int: unix::Signal,
-    hup: unix::Signal,
+    taken: mpsc::Receiver<Signal>,
+    _listener: JoinSet<()>,
 }
+
+/// Signals that wait to be taken; one more says nothing new.
+const SIGNALS_WAITING_MAX: usize = 8;
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            term: unix::signal(SignalKind::terminate())?,
-            int: unix::signal(SignalKind::interrupt())?,
-            hup: unix::signal(SignalKind::hangup())?,
-        })
+        let mut term = unix::signal(SignalKind::terminate())?;
+        let mut int = unix::signal(SignalKind::interrupt())?;
+        let mut hup = unix::signal(SignalKind::hangup())?;
+        let (sender, taken) = mpsc::channel(SIGNALS_WAITING_MAX);
+        let mut listener = JoinSet::new();
+        listener.spawn(async move {
+            loop {
+                let signal = tokio::select! {
+                    _ = term.recv() => Signal::TERM,
+                    _ = int.recv() => Signal::INT,
+                    _ = hup.recv() => Signal::HUP,
+                };
+                if let Err(mpsc::error::TrySendError::Closed(_)) = sender.try_send(signal) {
+                    return;
+                }
+            }
+        });
+        Ok(Self { taken, _listener: listener })
     }
 
     async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.term.recv() => Signal::TERM,
-            _ = self.int.recv() => Signal::INT,
-            _ = self.hup.recv() => Signal::HUP,
+        match self.taken.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
         }
     }
 }

@@ -34,5 +34,5 @@ fn what_makes_no_sense_is_refused() {
     assert!(refused("rowcast run -- true").contains("--exec"));
     assert!(refused("rowcast init --database a").contains("--service"));
     assert!(refused("rowcast run --databse a").contains("'--database'"));
-    assert!(refused("rowcast rnu").contains("'run'"));
+    assert!(refused("rowcast runn").contains("'run'"));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Error, outside, print, schema};
+use crate::edge::store::Removed;
 
 /// Remove Rowcast's triggers and tables from a database. The service's own rows stay as they are.
 ///
@@ -25,7 +26,7 @@ pub(super) async fn uninstall(arguments: Arguments) -> Result<(), Error> {
     print(&text(&arguments.database.display().to_string(), &removed))
 }
 
-fn text(database: &str, removed: &outside::Removed) -> String {
+fn text(database: &str, removed: &Removed) -> String {
     let mut text = String::new();
     for (kind, names) in [("trigger", &removed.triggers), ("table", &removed.tables)] {
         text.extend(names.iter().map(|name| format!("removed {kind} {name}\n")));
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn it_says_what_it_removed() {
-        let removed = outside::Removed {
+        let removed = Removed {
             triggers: vec!["_rowcast_Track_insert".to_owned()],
             tables: vec!["Track_Events".to_owned(), "_rowcast_journal".to_owned()],
             identity_file: true,
@@ -58,6 +59,6 @@ mod tests {
         removed file app.db-rowcast
         app.db: Rowcast is gone; the service's own tables are as they were
         ");
-        assert_eq!(text("app.db", &outside::Removed::default()), "app.db: nothing of Rowcast was there\n");
+        assert_eq!(text("app.db", &Removed::default()), "app.db: nothing of Rowcast was there\n");
     }
 }

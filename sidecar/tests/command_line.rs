@@ -1,0 +1,309 @@
+//! The program as an operator meets it: its real binary, real databases, real processes. What needs a running node and a
+//! NATS server is in the stories.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const ROWCAST: &str = env!("CARGO_BIN_EXE_rowcast");
+
+/// `rowcast` in a folder of its own, without the variables of whoever runs the tests.
+fn rowcast(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(ROWCAST);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROWCAST_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    command
+}
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn ended(output: Output) -> Ended {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Ended {
+    ended(rowcast(folder, arguments).output().unwrap())
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A database in rollback-journal mode, with tables that can be replicated and some that cannot.
+fn database(folder: &Path) -> PathBuf {
+    let path = folder.join("app.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE Album (id TEXT PRIMARY KEY NOT NULL, title TEXT);
+             CREATE TABLE Track (id TEXT PRIMARY KEY NOT NULL, name TEXT);
+             CREATE TABLE Log (line TEXT);
+             CREATE VIEW Titles AS SELECT title FROM Album;
+             INSERT INTO Album VALUES ('a', 'Blue Train');",
+        )
+        .unwrap();
+    path
+}
+
+fn schema(folder: &Path) {
+    fs::write(folder.join("schema.toml"), "service = \"music\"\n[tables.Album]\n").unwrap();
+}
+
+const RUN: [&str; 9] =
+    ["run", "--node", "a", "--database", "app.db", "--schema", "schema.toml", "--nats", "nats://127.0.0.1:9"];
+
+#[test]
+fn version_and_help_are_well() {
+    let folder = folder();
+    let version = run(folder.path(), &["--version"]);
+    assert_eq!(
+        (version.code, version.stdout.as_str()),
+        (Some(0), concat!("rowcast ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
+    let help = run(folder.path(), &["run", "--help"]);
+    assert_eq!(help.code, Some(0));
+    assert!(help.stdout.contains("--first"));
+}
+
+#[test]
+fn a_wrong_command_line_or_config_is_code_2_on_standard_error() {
+    let folder = folder();
+    for arguments in [&["run", "--databse", "x"][..], &[], &["init", "--service", "a b", "--database", "x"]] {
+        let refused = run(folder.path(), arguments);
+        assert_eq!(refused.code, Some(2), "{arguments:?}");
+        assert_eq!(refused.stdout, "");
+        assert!(!refused.stderr.contains("panicked"), "{}", refused.stderr);
+    }
+    fs::write(folder.path().join("rowcast.toml"), "databse = 'x'\nhttp = 'y'\n").unwrap();
+    let refused = run(folder.path(), &["run", "--config", "rowcast.toml", "--node", "a.b"]);
+    assert_eq!(refused.code, Some(2));
+    insta::assert_snapshot!(refused.stderr);
+}
+
+#[test]
+fn init_writes_what_can_be_replicated_and_says_what_was_left_out() {
+    let folder = folder();
+    let database = database(folder.path());
+    let init = ["init", "--database", "app.db", "--service", "music"];
+    let shown = run(folder.path(), &init);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    assert!(shown.stdout.contains("[tables.Album]"), "{}", shown.stdout);
+    insta::assert_snapshot!(shown.stderr);
+    let mode: String =
+        rusqlite::Connection::open(&database).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+
+    let to_file = [&init[..], &["--output", "schema.toml"]].concat();
+    let first = run(folder.path(), &to_file);
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), ""));
+    assert_eq!(fs::read_to_string(folder.path().join("schema.toml")).unwrap(), shown.stdout);
+    let second = run(folder.path(), &to_file);
+    assert_eq!(second.code, Some(2));
+    assert!(second.stderr.starts_with("error: schema.toml is there already\nhint: --force"), "{}", second.stderr);
+    assert_eq!(run(folder.path(), &[&to_file[..], &["--force"]].concat()).code, Some(0));
+}
+
+#[test]
+fn a_database_that_is_none_is_a_clear_error() {
+    let folder = folder();
+    fs::write(
+        folder.path().join("text.db"),
+        "this is not a database, but it is long enough to be looked at".repeat(20),
+    )
+    .unwrap();
+    for name in ["none.db", "text.db"] {
+        let refused = run(folder.path(), &["init", "--database", name, "--service", "music"]);
+        assert_eq!(refused.code, Some(1));
+        assert_eq!(refused.stdout, "");
+        assert!(refused.stderr.starts_with("error: failed to read the tables of the database: "), "{}", refused.stderr);
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
+        assert!(!folder.path().join("none.db").exists(), "looking makes no file");
+    }
+}
+
+#[test]
+fn check_looks_at_everything_and_changes_nothing() {
+    let folder = folder();
+    let database = database(folder.path());
+    fs::write(folder.path().join("schema.toml"), "service = \"music\"\n[tables.Album]\n[tables.Log]\n[tables.Gone]\n")
+        .unwrap();
+    let before = fs::read(&database).unwrap();
+    let address = free_address();
+    let arguments = [&["check"], &RUN[1..], &["--http", &address]].concat();
+    let checked = run(folder.path(), &arguments);
+    assert_eq!(checked.code, Some(2), "{}", checked.stderr);
+    assert_eq!(checked.stderr, "");
+    let said = |line: &str| assert!(checked.stdout.contains(line), "no {line:?} in:\n{}", checked.stdout);
+    said("ok       config    node a");
+    said("ok       schema    service music, 3 tables to replicate");
+    said("problem  table     Log: it has no primary key");
+    said("warning  table     Gone: ");
+    said("problem  nats      ");
+    said("ok       http      ");
+    assert_eq!(fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn uninstall_needs_the_schema_and_says_that_nothing_was_there() {
+    let folder = folder();
+    database(folder.path());
+    schema(folder.path());
+    let missing = run(folder.path(), &["uninstall", "--database", "app.db", "--schema", "none.toml"]);
+    assert_eq!(missing.code, Some(2));
+    assert!(missing.stderr.contains("hint: `rowcast init` writes one"), "{}", missing.stderr);
+    fs::write(folder.path().join("broken.toml"), "service = 'music'\ntabels = 1\n").unwrap();
+    let broken = run(folder.path(), &["uninstall", "--database", "app.db", "--schema", "broken.toml"]);
+    assert_eq!(broken.code, Some(2));
+    assert!(broken.stderr.contains("broken.toml:2: "), "{}", broken.stderr);
+}
+
+#[test]
+fn status_of_a_sidecar_that_is_not_there_is_a_clear_error() {
+    let folder = folder();
+    let address = free_address();
+    let refused = run(folder.path(), &["status", "--http", &address]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    insta::assert_snapshot!(refused.stderr.replace(&address, "ADDRESS"));
+}
+
+#[test]
+fn run_says_which_address_is_taken() {
+    let folder = folder();
+    schema(folder.path());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = run(folder.path(), &[&RUN[..], &["--http", &address, "--log", "text"]].concat());
+    assert_eq!(refused.code, Some(1));
+    let error = format!("error: the HTTP address {address} is taken by another process\nhint: ");
+    assert!(refused.stderr.contains(&error), "{}", refused.stderr);
+}
+
+#[test]
+fn the_command_before_the_start_must_succeed() {
+    let folder = folder();
+    schema(folder.path());
+    let failing = [&RUN[..], &["--http", "127.0.0.1:0", "--before", "echo made > made; exit 3"]].concat();
+    let refused = run(folder.path(), &failing);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("`echo made > made; exit 3`, ended with exit code 3"), "{}", refused.stderr);
+    assert!(folder.path().join("made").exists());
+    assert!(!folder.path().join("app.db").exists(), "nothing was started");
+}
+
+#[test]
+fn probes_are_answered_and_a_stop_is_heard_while_the_command_before_the_start_runs() {
+    let folder = folder();
+    schema(folder.path());
+    let address = free_address();
+    let before = ": > begun; exec sleep 600";
+    let arguments = [&RUN[..], &["--http", &address, "--before", before, "--log", "json"]].concat();
+    let mut child = rowcast(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    until(|| folder.path().join("begun").exists());
+
+    let status = run(folder.path(), &["status", "--http", &address]);
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    assert!(status.stdout.starts_with("NOT READY  node a of service music\n  starting: "), "{}", status.stdout);
+    let json = run(folder.path(), &["status", "--http", &address, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["reasons"][0]["code"], "starting");
+
+    terminate(&child);
+    assert_eq!(code_of(&mut child), Some(0));
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(line["message"].is_string());
+    }
+}
+
+#[test]
+fn becoming_the_service_is_told_as_env_does() {
+    let folder = folder();
+    let parent = format!("--parent={}", std::process::id());
+    let service = |command: &[&str]| run(folder.path(), &[&["__service", &parent, "--"], command].concat());
+    assert_eq!(service(&["sh", "-c", "exit 9"]).code, Some(9));
+    let missing = service(&["no-such-program"]);
+    assert_eq!(missing.code, Some(127));
+    assert!(missing.stderr.starts_with("error: failed to start `no-such-program`: "), "{}", missing.stderr);
+    fs::write(folder.path().join("text"), "").unwrap();
+    assert_eq!(service(&["./text"]).code, Some(126));
+}
+
+/// What stands in for the sidecar here is a shell: it starts the service as the sidecar does, and is killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_service_ends_with_a_sidecar_that_was_killed() {
+    let folder = folder();
+    let script = r#""$ROWCAST" __service --parent=$$ -- sh -c 'echo $$ > pid; mv pid running; exec sleep 600' & wait"#;
+    let mut sidecar =
+        Command::new("sh").args(["-c", script]).env("ROWCAST", ROWCAST).current_dir(folder.path()).spawn().unwrap();
+    until(|| folder.path().join("running").exists());
+    let pid = fs::read_to_string(folder.path().join("running")).unwrap();
+    let running = || {
+        // A process that ended and was not awaited by anybody has no command line.
+        fs::read(format!("/proc/{}/cmdline", pid.trim())).is_ok_and(|line| !line.is_empty())
+    };
+    assert!(running());
+    sidecar.kill().unwrap();
+    sidecar.wait().unwrap();
+    until(|| !running());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = folder();
+    database(folder.path());
+    let mut child = rowcast(folder.path(), &["init", "--database", "app.db", "--service", "music"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = ended(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn terminate(child: &Child) {
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+}
+
+fn code_of(child: &mut Child) -> Option<i32> {
+    let mut status = None;
+    until(|| {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.and_then(|status| status.code())
+}
+
+fn until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it did not happen within a minute");
+}
