@@ -13,6 +13,7 @@
 // The words.
 pub mod clock;
 pub mod event;
+pub mod members;
 pub mod position;
 pub mod wire;
 

@@ -120,6 +120,9 @@ pub enum Output {
     },
 }
 
+/// How long after a write the service counts as active.
+const ACTIVE: Duration = Duration::from_millis(100);
+
 /// What keeps the node from working, and when to try again.
 #[derive(Debug)]
 struct Trouble {
@@ -144,6 +147,8 @@ pub struct Replica {
     /// The journal may hold something.
     dirty: bool,
     polled_at: Duration,
+    /// When the service was last seen to have written.
+    written_at: Option<Duration>,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
@@ -189,6 +194,7 @@ impl Replica {
             connected: false,
             dirty: true,
             polled_at: at.uptime,
+            written_at: None,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
@@ -274,6 +280,11 @@ impl Replica {
         self.phase.flows(self.store.durable().loaded)
     }
 
+    /// Whether the service has written lately: then the write lock is left alone between two transactions.
+    pub fn service_is_active(&self, at: Moment) -> bool {
+        self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
+    }
+
     /// The net under the file watch.
     fn poll(&mut self) {
         match self.store.changed_by_others() {
@@ -336,7 +347,9 @@ impl Replica {
 
     fn ingest_journal(&mut self, at: Moment) -> Result<Worked, Failure> {
         // Before the look: what is committed after it raises the version again.
-        self.store.changed_by_others()?;
+        if self.store.changed_by_others()? {
+            self.written_at = Some(at.uptime);
+        }
         let ingested = self.store.write(|tx| ingest::journal(tx, at.wall, limits::INGEST_ROWS_MAX))?;
         self.dirty = ingested.more;
         let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };

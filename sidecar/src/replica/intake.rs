@@ -79,7 +79,8 @@ impl Replica {
                 "another node has more events of this node than this node itself: the database was restored from an older copy",
             );
         }
-        for (origin, head) in presence.vector.iter().filter(|(origin, _)| *origin != self.node()) {
+        let own = self.node();
+        for (origin, head) in presence.vector.iter().filter(|(origin, _)| *origin != own) {
             self.order.heard(origin, head);
         }
         self.answered_at.get_or_insert(at.uptime);

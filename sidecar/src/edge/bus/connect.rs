@@ -1,0 +1,130 @@
+//! Connects, logs in, and tells when the connection comes and goes.
+
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Bus, Error};
+use crate::config::{Config, Login, Nats, Secret};
+
+/// The connection came, or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// There is one now.
+    Up,
+    /// There is none.
+    Down,
+    /// The server's client library dropped messages for us: what they brought must be fetched.
+    Lossy,
+}
+
+/// How long a check waits for the server.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the server is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts to connect.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Connects, now or as soon as the server is there, and stays so. Tells `link` of each change.
+///
+/// # Errors
+/// When the login cannot be read, or an address makes no sense. A server that is away is no error.
+pub async fn connect(config: &Config, link: mpsc::Sender<Link>) -> Result<Bus, Error> {
+    let options = options(&config.nats)?
+        .name(format!("rowcast {}", config.node))
+        .no_echo()
+        .ping_interval(PING_INTERVAL)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(pause_before)
+        .event_callback(move |event| {
+            let link = link.clone();
+            async move { tell(event, &link) }
+        });
+    let client = options.connect(config.nats.servers.clone()).await;
+    Ok(Bus { client: client.map_err(|source| failed(&config.nats, source))? })
+}
+
+/// Growing pauses with jitter, so that many nodes do not come back in the same moment.
+fn pause_before(attempt: usize) -> Duration {
+    let doubled = Duration::from_millis(25) * 2_u32.saturating_pow(u32::try_from(attempt.min(10)).unwrap_or(10));
+    let base = doubled.min(RECONNECT_PAUSE_MAX);
+    let jitter = uuid::Uuid::new_v4().as_bytes()[0];
+    base / 2 + base * u32::from(jitter) / 512
+}
+
+fn tell(event: Event, link: &mpsc::Sender<Link>) {
+    let change = match event {
+        Event::Connected => Link::Up,
+        Event::Disconnected | Event::Closed => Link::Down,
+        Event::SlowConsumer(subscription) => {
+            tracing::warn!(subscription, "messages came faster than they could be taken; they are fetched instead");
+            Link::Lossy
+        }
+        Event::LameDuckMode => {
+            tracing::info!("the NATS server is about to stop");
+            return;
+        }
+        Event::ServerError(error) => {
+            tracing::error!(%error, "the NATS server refuses something; check the permissions of this user");
+            return;
+        }
+        Event::ClientError(error) => {
+            tracing::warn!(%error, "the connection to NATS is in trouble");
+            return;
+        }
+        other => {
+            tracing::debug!(event = %other, "NATS");
+            return;
+        }
+    };
+    if change != Link::Lossy {
+        tracing::info!("NATS is {}", if change == Link::Up { "connected" } else { "disconnected" });
+    }
+    if link.try_send(change).is_err() {
+        tracing::debug!("a change of the connection was not taken; the node looks at the connection itself");
+    }
+}
+
+fn options(nats: &Nats) -> Result<ConnectOptions, Error> {
+    let read = |file| Secret::read(file).map_err(|error| Error::Login(error.into()));
+    let mut options = match &nats.login {
+        Login::None => ConnectOptions::new(),
+        Login::Credentials(file) => {
+            ConnectOptions::with_credentials(read(file)?.reveal()).map_err(|error| Error::Login(error.into()))?
+        }
+        Login::User { user, password_file } => {
+            ConnectOptions::with_user_and_password(user.clone(), read(password_file)?.reveal().to_owned())
+        }
+        Login::Token(file) => ConnectOptions::with_token(read(file)?.reveal().to_owned()),
+        Login::Nkey(file) => ConnectOptions::with_nkey(read(file)?.reveal().to_owned()),
+    };
+    if let Some(authorities) = &nats.tls_ca {
+        options = options.add_root_certificates(authorities.clone());
+    }
+    if let Some(identity) = &nats.tls_identity {
+        options = options.add_client_certificate(identity.certificate.clone(), identity.key.clone());
+    }
+    Ok(options.require_tls(nats.tls_required))
+}
+
+fn failed(nats: &Nats, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Connect { servers: nats.servers.join(", "), source: source.into() }
+}
+
+/// Connects once, to see whether that can be done.
+///
+/// # Errors
+/// When it cannot: the server is away, refuses the login, or does not answer in time.
+pub async fn probe(config: &Config) -> Result<(), Error> {
+    let attempt = options(&config.nats)?.connection_timeout(PROBE_TIMEOUT).connect(config.nats.servers.clone());
+    let client = match timeout(PROBE_TIMEOUT, attempt).await {
+        Ok(connected) => connected.map_err(|source| failed(&config.nats, source))?,
+        Err(elapsed) => return Err(failed(&config.nats, elapsed)),
+    };
+    client.flush().await.map_err(|source| failed(&config.nats, source))
+}

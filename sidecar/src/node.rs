@@ -1,0 +1,162 @@
+//! Joins the parts of a running sidecar; the only file that knows them all.
+//!
+//! ```text
+//!  file watch ─┐
+//!  bus ────────┼─► inbox ─► the node's own thread: Replica (database, decisions) ─► outbox ─► bus
+//!  answers ────┘                     │
+//!                                    └─► status ─► HTTP, state on the bus
+//!  bus (requests of others) ─► a reader of the database ─► bus
+//! ```
+//!
+//! SQLite blocks, so the replica has a thread of its own; everything around it is asynchronous. Both queues are bounded
+//! by count, the inbox by bytes, too. What does not fit is dropped: it is fetched again.
+
+mod inbox;
+mod serving;
+mod thread;
+mod traffic;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowcast_schema::declaration::Declaration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::edge::bus::subject::Subjects;
+use crate::edge::bus::{self, Link};
+use crate::edge::store::{self, Store};
+use crate::limits;
+use crate::observe::health::Heartbeat;
+use crate::observe::status::Status;
+use crate::replica;
+use crate::supervise::{self, OnError, Tasks};
+use inbox::Inbox;
+
+/// What `rowcast run` hands over beside the config.
+#[derive(Debug)]
+pub struct Options {
+    /// The node may be the first.
+    pub first: bool,
+    /// Where the status goes.
+    pub status: watch::Sender<Arc<Status>>,
+    /// The loop's sign of life.
+    pub heartbeat: Heartbeat,
+    /// Cancelled when the node shall stop.
+    pub stop: CancellationToken,
+}
+
+/// Why a node ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// A part of it.
+    #[error(transparent)]
+    Task(#[from] supervise::Error),
+}
+
+/// How long the parts may take to finish when the node stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the last messages may take to reach the server.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When the database cannot be opened, the login makes no sense, or the disk no longer keeps what is written.
+pub async fn run(config: Config, declaration: Declaration, options: Options) -> Result<(), Error> {
+    let subjects = Subjects::of(&declaration.service);
+    let database = config.database.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&database, declaration)).await;
+    let store = opened.expect("bug: opening the database panicked")?;
+    let node = store.durable().node;
+    tracing::info!(node_id = %node, database = %config.database.display(), "the database is open");
+
+    let (link, links) = mpsc::channel::<Link>(limits::OUTBOX_LEN);
+    let bus = bus::connect(&config, link).await?;
+    let (inbox, received) = Inbox::new();
+    let (outbox, outputs) = mpsc::channel(limits::OUTBOX_LEN);
+    let serving = serving::Desk::open(&store)?;
+    let watcher = thread::watch(store.path(), inbox.clone());
+
+    let mut tasks = Tasks::new(options.stop.clone());
+    let replica_options = replica_options(&config, options.first);
+    let turning = thread::Turning { status: options.status.clone(), heartbeat: options.heartbeat, outbox };
+    let ended = thread::start(store, replica_options, received, turning, options.stop.clone());
+    spawn_once(&mut tasks, "the node's own thread", ended);
+    spawn_once(&mut tasks, "links", traffic::links(links, bus.clone(), inbox.clone(), options.stop.clone()));
+    let sender = traffic::Sender { bus: bus.clone(), subjects: subjects.clone(), node, inbox: inbox.clone() };
+    spawn_once(&mut tasks, "the outbox", sender.run(outputs, options.stop.clone()));
+    spawn(&mut tasks, "feeds", {
+        let (bus, subjects, inbox) = (bus.clone(), subjects.clone(), inbox.clone());
+        move |stop| traffic::feeds(bus.clone(), subjects.all_events(), inbox.clone(), stop)
+    });
+    spawn(&mut tasks, "presence", {
+        let (bus, subjects, inbox) = (bus.clone(), subjects.clone(), inbox.clone());
+        move |stop| traffic::presence(bus.clone(), subjects.presence(), inbox.clone(), stop)
+    });
+    spawn(&mut tasks, "change events", {
+        let (bus, inbox, subject) = (bus.clone(), inbox.clone(), subjects.changes(&config.node));
+        move |stop| traffic::changes(bus.clone(), subject.clone(), inbox.clone(), stop)
+    });
+    spawn(&mut tasks, "requests", {
+        let (bus, subject) = (bus.clone(), subjects.all_rpc(node));
+        move |stop| serving.clone().run(bus.clone(), subject.clone(), stop)
+    });
+    spawn(&mut tasks, "state", {
+        let (bus, subject, status) = (bus.clone(), subjects.state(&config.node), options.status.subscribe());
+        let interval = config.presence_interval;
+        move |stop| traffic::state(bus.clone(), subject.clone(), status.clone(), interval, stop)
+    });
+    let ended = tasks.run(GRACE).await;
+    drop(watcher);
+    bus.flush(FLUSH).await;
+    Ok(ended?)
+}
+
+fn replica_options(config: &Config, first: bool) -> replica::Options {
+    replica::Options {
+        name: config.node.clone(),
+        first,
+        presence_interval: config.presence_interval,
+        presence_wait: config.presence_wait,
+        context_timeout: config.context_timeout,
+        reconcile_interval: config.reconcile_interval,
+        session: Uuid::new_v4(),
+    }
+}
+
+/// A task that only reads from the bus: it mends itself.
+fn spawn<Make, Run>(tasks: &mut Tasks, name: &'static str, make: Make)
+where
+    Make: Fn(CancellationToken) -> Run + Send + 'static,
+    Run: Future<Output = Result<(), supervise::BoxError>> + Send + 'static,
+{
+    tasks.spawn(name, OnError::Restart(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX), make);
+}
+
+/// A task that owns something and cannot be started a second time: its failure stops the node.
+fn spawn_once(
+    tasks: &mut Tasks,
+    name: &'static str,
+    run: impl Future<Output = Result<(), supervise::BoxError>> + Send + 'static,
+) {
+    let run = std::sync::Mutex::new(Some(run));
+    tasks.spawn(name, OnError::Stop, move |_| {
+        let run = run.lock().ok().and_then(|mut run| run.take());
+        async move {
+            match run {
+                Some(run) => run.await,
+                None => Ok(()),
+            }
+        }
+    });
+}

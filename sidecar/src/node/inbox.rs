@@ -1,0 +1,91 @@
+//! The way from the asynchronous parts to the node's own thread: bounded by count and by bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::Duration;
+
+use crate::limits;
+use crate::replica::Input;
+
+/// Puts things in. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub(super) struct Inbox {
+    sender: SyncSender<(Input, usize)>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicUsize,
+    woken: AtomicBool,
+}
+
+/// Takes things out.
+#[derive(Debug)]
+pub(super) struct Received {
+    receiver: Receiver<(Input, usize)>,
+    shared: Arc<Shared>,
+}
+
+impl Inbox {
+    pub(super) fn new() -> (Self, Received) {
+        let (sender, receiver) = mpsc::sync_channel(limits::INBOX_LEN);
+        let shared = Arc::new(Shared::default());
+        (Self { sender, shared: shared.clone() }, Received { receiver, shared })
+    }
+
+    /// Says that the database may have changed. Many in a row are one.
+    pub(super) fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::AcqRel) && self.sender.try_send((Input::Wake, 0)).is_err() {
+            self.shared.woken.store(false, Ordering::Release); // It is full of other reasons to wake up.
+        }
+    }
+
+    /// Puts a hint in, if there is room for it. Answers whether there was.
+    pub(super) fn offer(&self, input: Input, bytes: usize) -> bool {
+        if limits::INBOX_BYTES_MAX < self.shared.bytes.load(Ordering::Acquire) + bytes {
+            return false;
+        }
+        self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let taken = self.sender.try_send((input, bytes)).is_ok();
+        if !taken {
+            self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    /// Puts in what somebody waits for: tries until there is room. Answers false when the node is gone.
+    pub(super) async fn put(&self, input: Input) -> bool {
+        let mut waiting = (input, 0);
+        loop {
+            match self.sender.try_send(waiting) {
+                Ok(()) => return true,
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(back)) => waiting = back,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Received {
+    /// The next thing, waiting for it at most `limit`; none when nothing came, `Err` when nothing can come any more.
+    pub(super) fn next(&self, limit: Duration) -> Result<Option<Input>, Closed> {
+        match self.receiver.recv_timeout(limit) {
+            Ok((input, bytes)) => {
+                self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
+                if matches!(input, Input::Wake) {
+                    self.shared.woken.store(false, Ordering::Release);
+                }
+                Ok(Some(input))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Closed),
+        }
+    }
+}
+
+/// Nothing can come any more.
+#[derive(Debug)]
+pub(super) struct Closed;

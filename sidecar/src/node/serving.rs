@@ -1,0 +1,90 @@
+//! Answers the requests of other nodes from connections of their own, a few at a time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::traffic::{ended, unless};
+use crate::bootstrap::donor;
+use crate::edge::bus::{Bus, Delivery};
+use crate::edge::store::{self, Reader, Store};
+use crate::flow::fetch::Request;
+use crate::limits;
+use crate::supervise::BoxError;
+use crate::wire::{self, Message};
+
+/// Where requests are answered. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    readers: Arc<Mutex<Vec<Reader>>>,
+    free: Arc<Semaphore>,
+}
+
+impl Desk {
+    pub(super) fn open(store: &Store) -> Result<Self, store::Error> {
+        let readers = (0..limits::SERVING_MAX)
+            .map(|_| Reader::open(store.path(), store.declaration()))
+            .collect::<Result<Vec<Reader>, _>>()?;
+        Ok(Self { readers: Arc::new(Mutex::new(readers)), free: Arc::new(Semaphore::new(limits::SERVING_MAX)) })
+    }
+
+    pub(super) async fn run(self, bus: Bus, subject: String, stop: CancellationToken) -> Result<(), BoxError> {
+        let mut requests = bus.subscribe(subject).await?;
+        let mut answering = JoinSet::new();
+        while let Some(delivery) = unless(&stop, requests.next()).await {
+            while answering.try_join_next().is_some() {}
+            // Who waits here waits in the subscription's own bounded queue; who is dropped there asks again.
+            let Ok(permit) = self.free.clone().acquire_owned().await else { break };
+            let (desk, bus) = (self.clone(), bus.clone());
+            answering.spawn(async move {
+                desk.answer(&bus, delivery).await;
+                drop(permit);
+            });
+        }
+        ended(&stop)
+    }
+
+    async fn answer(&self, bus: &Bus, delivery: Delivery) {
+        let Some(reply) = delivery.reply else { return };
+        let message = match read(&delivery.payload) {
+            Ok(request) => self.look_up(request).await,
+            Err(reason) => {
+                tracing::warn!(subject = delivery.subject, reason, "refused a request");
+                Message::Refused(reason)
+            }
+        };
+        if let Err(error) = bus.publish(reply, Bytes::from(wire::encode(&message))).await {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    async fn look_up(&self, request: Request) -> Message {
+        let Some(reader) = self.readers.lock().await.pop() else {
+            return Message::Refused("too many requests at once; try again".into());
+        };
+        let looked_up = tokio::task::spawn_blocking(move || {
+            let answer = donor::answer(&reader, &request);
+            (reader, answer)
+        });
+        match looked_up.await {
+            Ok((reader, answer)) => {
+                self.readers.lock().await.push(reader);
+                answer.unwrap_or_else(|error| {
+                    tracing::error!(error = error.chain(), "a request could not be answered");
+                    Message::Refused("the database of the node that was asked refuses; ask another".into())
+                })
+            }
+            Err(_) => Message::Refused("the node that was asked failed; ask another".into()),
+        }
+    }
+}
+
+fn read(payload: &[u8]) -> Result<Request, String> {
+    if limits::CONTROL_BYTES_MAX < payload.len() {
+        return Err(format!("a request of {} bytes", payload.len()));
+    }
+    serde_json::from_slice(payload).map_err(|error| format!("not a request: {error}"))
+}

@@ -1,0 +1,211 @@
+//! The node's own thread: takes what came, lets the replica work, and keeps out of the service's way.
+//!
+//! After a transaction the write lock is left alone for at least as long as it was held, with jitter, while the service
+//! writes: fixed pauses would fall into step with it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::{Inbox, Received};
+use crate::edge::clock;
+use crate::edge::store::Store;
+use crate::limits;
+use crate::observe::health::Heartbeat;
+use crate::observe::metrics;
+use crate::observe::status::{Code, Reason, Status};
+use crate::replica::{Moment, Options, Output, Replica, Worked};
+use crate::supervise::BoxError;
+
+/// What the thread hands its results to.
+#[derive(Debug)]
+pub(super) struct Turning {
+    pub(super) status: watch::Sender<Arc<Status>>,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) outbox: mpsc::Sender<Output>,
+}
+
+/// The longest sleep: time-outs are looked at this often.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Inputs taken before work goes on, so that a flood of messages cannot starve the database.
+const INPUTS_AT_ONCE: usize = 64;
+
+/// How often the status is renewed when nothing important changed.
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long the last writes of the service may take to become events when the sidecar stops.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// Watches the `-wal`: every commit writes to it. Without the watch the poll finds changes, a little later.
+pub(super) fn watch(database: &Path, inbox: Inbox) -> Option<notify::RecommendedWatcher> {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    let woken = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            inbox.wake();
+        }
+    };
+    let watcher = notify::recommended_watcher(woken)
+        .and_then(|mut watcher| watcher.watch(Path::new(&wal), RecursiveMode::NonRecursive).map(|()| watcher));
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "the write-ahead log cannot be watched; it is polled instead");
+            None
+        }
+    }
+}
+
+/// Starts the thread. The future ends when the thread does.
+pub(super) fn start(
+    store: Store,
+    options: Options,
+    received: Received,
+    turning: Turning,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<(), BoxError>> {
+    let (sender, ended) = oneshot::channel();
+    let run = move || {
+        let result = Turner::new(store, options, received, turning).and_then(|mut turner| turner.run(&stop));
+        if sender.send(result).is_err() {
+            tracing::debug!("nobody waits for the end of the node's thread any more");
+        }
+    };
+    let thread = std::thread::Builder::new().name("rowcast-node".into()).spawn(run);
+    async move {
+        thread?;
+        match ended.await {
+            Ok(result) => result,
+            Err(_) => Err("the node's thread panicked: please report this as a bug, with the log".into()),
+        }
+    }
+}
+
+struct Turner {
+    replica: Replica,
+    received: Received,
+    turning: Turning,
+    start: Instant,
+    rest_until: Instant,
+    shown_at: Instant,
+    shown_ready: bool,
+    outputs_dropped: u64,
+}
+
+impl Turner {
+    fn new(store: Store, options: Options, received: Received, turning: Turning) -> Result<Self, BoxError> {
+        let start = Instant::now();
+        let at = Moment { wall: clock::now(), uptime: Duration::ZERO };
+        let replica = Replica::new(store, options, at)?;
+        Ok(Self { replica, received, turning, start, rest_until: start, shown_at: start, shown_ready: false, outputs_dropped: 0 })
+    }
+
+    fn at(&self) -> Moment {
+        Moment { wall: clock::now(), uptime: self.start.elapsed() }
+    }
+
+    fn run(&mut self, stop: &CancellationToken) -> Result<(), BoxError> {
+        let mut idle = false;
+        self.show(true);
+        while !stop.is_cancelled() {
+            self.turning.heartbeat.beat();
+            if self.take_inputs(idle).is_err() {
+                break;
+            }
+            let at = self.at();
+            self.replica.tick(at);
+            idle = true;
+            if self.rest_until <= Instant::now() {
+                idle = self.work()? == Worked::Idle;
+            }
+            self.send();
+            self.show(false);
+        }
+        self.finish()
+    }
+
+    /// Waits for something to come, unless there is work; then takes what else is there.
+    fn take_inputs(&mut self, idle: bool) -> Result<(), super::inbox::Closed> {
+        let rest = self.rest_until.saturating_duration_since(Instant::now());
+        let mut wait = match (idle, rest) {
+            (true, Duration::ZERO) => TURN,
+            (_, rest) => rest.min(TURN),
+        };
+        for _ in 0..INPUTS_AT_ONCE {
+            let Some(input) = self.received.next(wait)? else { break };
+            wait = Duration::ZERO;
+            let at = self.at();
+            self.replica.handle(input, at);
+        }
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<Worked, BoxError> {
+        let began = Instant::now();
+        let at = self.at();
+        let worked = self.replica.work(at)?;
+        let took = began.elapsed();
+        match worked {
+            Worked::Idle => return Ok(worked),
+            Worked::Ingested => metrics::INGEST_SECONDS.record(took),
+            Worked::Applied => metrics::APPLY_SECONDS.record(took),
+            Worked::Other => {}
+        }
+        if self.replica.service_is_active(at) {
+            let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
+            self.rest_until = Instant::now() + took.min(TURN).mul_f64(1.0 + jitter);
+        }
+        Ok(worked)
+    }
+
+    /// Hands over what is to be sent. What does not fit is dropped, since the others fetch what they miss; requests are
+    /// made again after their time-out.
+    fn send(&mut self) {
+        for output in self.replica.take_outputs() {
+            if self.turning.outbox.try_send(output).is_err() {
+                self.outputs_dropped += 1;
+                if self.outputs_dropped.is_power_of_two() {
+                    tracing::warn!(dropped = self.outputs_dropped, "messages could not be sent fast enough and were dropped; the others fetch them");
+                }
+            }
+        }
+    }
+
+    fn show(&mut self, now: bool) {
+        let ready = self.replica.is_ready();
+        let due = now || ready != self.shown_ready || self.shown_at + STATUS_INTERVAL <= Instant::now();
+        if due {
+            let at = self.at();
+            self.shown_at = Instant::now();
+            self.shown_ready = ready;
+            self.turning.status.send_replace(Arc::new(self.replica.status(at)));
+        }
+    }
+
+    /// The last writes of the service still become events, and are sent if that goes quickly.
+    fn finish(&mut self) -> Result<(), BoxError> {
+        let reason = Reason::new(Code::Stopping, "the sidecar was told to stop");
+        self.turning.status.send_modify(|status| Arc::make_mut(status).set_reasons(vec![reason]));
+        let until = Instant::now() + LAST_WORK;
+        let at = self.at();
+        self.replica.handle(crate::replica::Input::Wake, at);
+        while Instant::now() < until {
+            let at = self.at();
+            let worked = self.replica.work(at)?;
+            self.send();
+            if matches!(worked, Worked::Idle | Worked::Applied) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// So that the pause never outgrows what the poll relies on.
+const _: () = assert!(TURN.as_millis() <= limits::POLL_INTERVAL.as_millis());
