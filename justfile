@@ -28,7 +28,7 @@ lint:
 # Check the licences, the sources and the bans of all dependencies. Needs no advisory database.
 deny: _cargo-deny
     cargo deny --workspace --locked check licenses bans sources
-    cargo deny --manifest-path examples/inventory/Cargo.toml --locked check --config deny.toml licenses bans sources
+    cargo deny --manifest-path examples/inventory/Cargo.toml --config deny.toml --locked check licenses bans sources
 
 # Check the dependencies against the RustSec advisories. Fetches that database from GitHub.
 advisories: _cargo-deny
