@@ -205,9 +205,12 @@ def main():
     parser = argparse.ArgumentParser(description="Keeps notes and their tags, in SQLite.")
     parser.add_argument("--database", default="notes.db")
     parser.add_argument("--http", default="127.0.0.1:8002")
+    parser.add_argument("--migrate", action="store_true", help="make the database and its tables, and end")
     arguments = parser.parse_args()
     host, port = arguments.http.rsplit(":", 1)
     Api.notes = Notes(arguments.database)
+    if arguments.migrate:
+        return
     server = Server((host, int(port)), Api)
     # shutdown() waits for serve_forever(), which runs in this very thread: so it is called from another one.
     stop = lambda *_: threading.Thread(target=server.shutdown).start()

@@ -36,6 +36,9 @@ struct Arguments {
     /// The name of this node, as its sidecar has it.
     #[arg(long, env = "INVENTORY_NODE")]
     node: Option<String>,
+    /// Make the database and its tables, and end.
+    #[arg(long)]
+    migrate: bool,
 }
 
 #[tokio::main]
@@ -44,6 +47,10 @@ async fn main() -> anyhow::Result<()> {
     let store = store::Store::open(&arguments.database)
         .await
         .with_context(|| format!("failed to open the database {}", arguments.database.display()))?;
+    if arguments.migrate {
+        store.close().await;
+        return Ok(());
+    }
     let (announcer, announcing) = match (arguments.nats, arguments.node) {
         (Some(nats), Some(node)) => announce::start(&nats, &node).await?,
         _ => announce::silent(),
