@@ -38,10 +38,7 @@ pub fn create(table: &str) -> [String; 2] {
   group_last INTEGER NOT NULL       -- sequence number of the last event of its group
 )"
         ),
-        format!(
-            "CREATE INDEX IF NOT EXISTS {} ON {events} (record_id, timestamp)",
-            quoted(&record_index(table))
-        ),
+        format!("CREATE INDEX IF NOT EXISTS {} ON {events} (record_id, timestamp)", quoted(&record_index(table))),
     ]
 }
 

@@ -85,8 +85,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn trigger(&self, suffix: &str, event: &str, body: &str) -> Trigger {
         let name = format!("{OWN_PREFIX}{}_{suffix}", self.table.name);
-        let sql =
-            format!("CREATE TRIGGER {} {event} ON {} {body}\nEND", quoted(&name), quoted(&self.table.name));
+        let sql = format!("CREATE TRIGGER {} {event} ON {} {body}\nEND", quoted(&name), quoted(&self.table.name));
         Trigger { name, sql }
     }
 
@@ -101,18 +100,18 @@ impl Writer<'_> {
             .map(|at| format!("({} << {})", changed[at], Layout::changed_bit(at).trailing_zeros()));
         let mask = balanced(mask.collect(), " | ");
         let any = balanced(changed.clone(), " OR ");
-        let rekeyed = balanced(
-            self.key_names().map(|name| format!("(OLD.{0} IS NOT NEW.{0})", quoted(name))).collect(),
-            " OR ",
-        );
+        let rekeyed =
+            balanced(self.key_names().map(|name| format!("(OLD.{0} IS NOT NEW.{0})", quoted(name))).collect(), " OR ");
         // The delete of the old key comes first: one trigger, because SQLite promises no order between two.
-        let gone = self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
+        let gone =
+            self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
         let row = self.journal_row(Op::Update, &mask);
         self.trigger("update", "AFTER UPDATE", &format!("WHEN {any} BEGIN\n  {gone} WHERE {rekeyed};\n  {row};"))
     }
 
     fn delete(&self) -> Trigger {
-        let gone = self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
+        let gone =
+            self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
         self.trigger("delete", "AFTER DELETE", &format!("BEGIN\n  {gone};"))
     }
 

@@ -94,7 +94,8 @@ fn reads_plainly(text: &str) -> bool {
 fn canonical(part: &Value, collation: Collation) -> Value {
     match part {
         // SQLite compares integers and doubles by their exact value.
-        Value::Real(number) if number.fract() == 0.0 && (-TWO_63..TWO_63).contains(number) => {
+        Value::Real(number) if number.fract() == 0.0 && (-TWO_63..TWO_63).contains(number) =>
+        {
             #[expect(clippy::cast_possible_truncation, reason = "integral and in range, checked above")]
             Value::Integer(*number as i64)
         }
@@ -266,9 +267,16 @@ mod tests {
         let columns = ["id".to_owned(), "name".to_owned()];
         let error = |json: &str| row_from_json(&columns, json).unwrap_err().to_string();
         insta::assert_snapshot!(
-            [r#"{"id":1}"#, r#"{"id":1,"name":"a","nmae":2}"#, r#"{"id":1,"id":2,"name":"a"}"#, r#"{"id":[],"name":"a"}"#, "[1]", r#"{"id":1,"name":"a"} x"#]
-                .map(|json| format!("{json:32} {}", error(json)))
-                .join("\n")
+            [
+                r#"{"id":1}"#,
+                r#"{"id":1,"name":"a","nmae":2}"#,
+                r#"{"id":1,"id":2,"name":"a"}"#,
+                r#"{"id":[],"name":"a"}"#,
+                "[1]",
+                r#"{"id":1,"name":"a"} x"#
+            ]
+            .map(|json| format!("{json:32} {}", error(json)))
+            .join("\n")
         );
     }
 }

@@ -150,11 +150,7 @@ impl<'de> Visitor<'de> for Cell {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
-        if number.is_finite() {
-            Ok(Value::Real(number))
-        } else {
-            Err(E::custom("a number out of range"))
-        }
+        if number.is_finite() { Ok(Value::Real(number)) } else { Err(E::custom("a number out of range")) }
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
@@ -166,9 +162,8 @@ impl<'de> Visitor<'de> for Cell {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let (tag, body): (Cow<'de, str>, Cow<'de, str>) = map
-            .next_entry()?
-            .ok_or_else(|| de::Error::custom("an empty object is not a value"))?;
+        let (tag, body): (Cow<'de, str>, Cow<'de, str>) =
+            map.next_entry()?.ok_or_else(|| de::Error::custom("an empty object is not a value"))?;
         if map.next_key::<de::IgnoredAny>()?.is_some() {
             return Err(de::Error::custom("a tagged value has one key"));
         }
@@ -234,7 +229,8 @@ pub(crate) mod tests {
 
     /// Every value that SQLite can hold, with the awkward ones often.
     pub(crate) fn any_value() -> impl Strategy<Value = Value> {
-        let awkward = [0.0, -0.0, 5e-324, f64::MIN, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, 0.1 + 0.2, 9.007e15, 1.0];
+        let awkward =
+            [0.0, -0.0, 5e-324, f64::MIN, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, 0.1 + 0.2, 9.007e15, 1.0];
         prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::Integer),
@@ -269,9 +265,18 @@ pub(crate) mod tests {
     fn what_is_not_a_value_is_refused_by_name() {
         let error = |json: &str| serde_json::from_str::<Value>(json).unwrap_err().to_string();
         insta::assert_snapshot!(
-            [r#"true"#, r#"[1]"#, r#"{}"#, r#"{"$blob":"?"}"#, r#"{"$real":"NaN"}"#, r#"{"$date":"x"}"#, "9223372036854775808", "1e400"]
-                .map(|json| format!("{json:24} {}", error(json)))
-                .join("\n")
+            [
+                r#"true"#,
+                r#"[1]"#,
+                r#"{}"#,
+                r#"{"$blob":"?"}"#,
+                r#"{"$real":"NaN"}"#,
+                r#"{"$date":"x"}"#,
+                "9223372036854775808",
+                "1e400"
+            ]
+            .map(|json| format!("{json:24} {}", error(json)))
+            .join("\n")
         );
     }
 

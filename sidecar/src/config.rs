@@ -133,7 +133,9 @@ impl Environment {
             let wanted = name.starts_with(PREFIX) || name == "NO_COLOR";
             wanted.then(|| (name, value.to_string_lossy().into_owned()))
         };
-        Self(std::env::vars_os().filter_map(ours).collect())
+        #[expect(clippy::disallowed_methods, reason = "this is the one door to the environment")]
+        let variables = std::env::vars_os();
+        Self(variables.filter_map(ours).collect())
     }
 
     /// A made-up one.

@@ -93,9 +93,8 @@ impl Members {
 
     /// Who can serve events of `origin` from `first` on: the origin itself before the others.
     pub fn holders(&self, origin: NodeId, first: Sequence, uptime: Duration) -> Vec<NodeId> {
-        let holds = |member: &&Member| {
-            first <= member.presence.vector.of(origin) && member.presence.horizon.of(origin) < first
-        };
+        let holds =
+            |member: &&Member| first <= member.presence.vector.of(origin) && member.presence.horizon.of(origin) < first;
         let mut holders: Vec<NodeId> = self.live(uptime).filter(holds).map(|member| member.presence.node).collect();
         holders.sort_by_key(|&node| node != origin);
         holders

@@ -171,7 +171,9 @@ pub struct Replica {
 
 /// The node cannot go on: what is on the disk is not known any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the disk refused to keep what was written; the sidecar stops, so that nothing is published that could be lost")]
+#[error(
+    "the disk refused to keep what was written; the sidecar stops, so that nothing is published that could be lost"
+)]
 pub struct Fatal(#[source] pub Error);
 
 impl Replica {
@@ -414,7 +416,11 @@ impl Replica {
             Remedy::AskOperator => (Code::Storage, Duration::from_secs(5)),
         };
         if self.trouble.as_ref().is_none_or(|trouble| trouble.reason.text != text) {
-            tracing::error!(error = text, hint = code.hint(), "the database refuses; nothing is lost, it is tried again");
+            tracing::error!(
+                error = text,
+                hint = code.hint(),
+                "the database refuses; nothing is lost, it is tried again"
+            );
         }
         self.dirty = true;
         // What was on its way is not known to be kept: it is fetched again.

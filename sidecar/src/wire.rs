@@ -9,10 +9,10 @@
 use rowcast_schema::layout::Layout;
 use serde::{Deserialize, Serialize};
 
-use crate::edge::store::{Answer, SnapshotPage};
+use crate::edge::store::{Answer, Definitions, SnapshotPage};
 use crate::event::Piece;
 use crate::limits;
-use crate::position::{NodeId, Vector};
+use crate::position::NodeId;
 
 /// The version of the protocol. A sidecar takes messages of its own version only, and says so when it meets another.
 pub const VERSION: u8 = 1;
@@ -30,8 +30,8 @@ pub enum Message {
     Fetched(Answer),
     /// What was asked with a snapshot request.
     Snapshot(SnapshotPage),
-    /// The definitions of the declared tables, and the position vector before they were read.
-    Definitions(Vector, Vec<(String, Vec<String>)>),
+    /// What was asked with a request for the definitions.
+    Definitions(Definitions),
     /// The request was understood and cannot be served.
     Refused(String),
 }
@@ -54,7 +54,9 @@ pub enum Error {
     #[error("it is not a Rowcast message")]
     NotOurs,
     /// Another version of the protocol.
-    #[error("it speaks version {0} of the protocol, and this sidecar speaks version {VERSION}: upgrade the older of the two")]
+    #[error(
+        "it speaks version {0} of the protocol, and this sidecar speaks version {VERSION}: upgrade the older of the two"
+    )]
     Version(u8),
     /// Larger than anything we send.
     #[error("it has {0} bytes, more than a message may have")]

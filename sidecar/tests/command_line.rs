@@ -1,6 +1,8 @@
 //! The program as an operator meets it: its real binary, real databases, real processes. What needs a running node and a
 //! NATS server is in the stories.
 
+#![expect(clippy::disallowed_methods, reason = "a test stands outside of the borders")]
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;

@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn unique(terms: Vec<Term>) -> Unique {
-        Unique { index: "sqlite_autoindex_1".to_owned(), terms }
+        Unique { index: "sqlite_autoindex_1".to_owned(), terms, predicate: None }
     }
 
     fn column(at: usize) -> Term {

@@ -20,9 +20,6 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
             Some(page) => Message::Snapshot(page),
             None => Message::Refused(format!("table `{table}` is not declared here")),
         },
-        Request::Definitions => {
-            let (vector, definitions) = reader.definitions()?;
-            Message::Definitions(vector, definitions)
-        }
+        Request::Definitions => Message::Definitions(reader.definitions()?),
     })
 }

@@ -51,8 +51,11 @@ impl Phase {
         let name = |node: NodeId| members.name(node).map_or_else(|| format!("{node}"), str::to_owned);
         match self {
             Self::Asking { .. } if answered => Some(
-                Reason::new(Code::NoPeerAnswered, "other nodes answered, but none of them is READY and can be loaded from")
-                    .with_hint("wait for one of them, or read why they are not READY"),
+                Reason::new(
+                    Code::NoPeerAnswered,
+                    "other nodes answered, but none of them is READY and can be loaded from",
+                )
+                .with_hint("wait for one of them, or read why they are not READY"),
             ),
             Self::Asking { .. } => Some(Reason::new(
                 Code::NoPeerAnswered,

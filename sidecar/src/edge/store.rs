@@ -38,7 +38,7 @@ pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
 pub use self::reader::{Facts, Reader};
 pub use self::replicated::{Replicated, Shape, Tables};
-pub use self::serve::{Answer, Page, SnapshotPage, SnapshotRow};
+pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
 pub use self::tx::{Content, Newest, ParkReason, ParkedEvent, Place, Tx, Written};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};
@@ -195,8 +195,7 @@ impl Store {
     /// # Errors
     /// When the disk fails; nothing may be published then, and nothing is known of what was written since.
     pub fn harden(&self) -> Result<(), Error> {
-        let failed =
-            |source| Error::File { doing: "sync", path: identity::beside(&self.path, "-wal"), source };
+        let failed = |source| Error::File { doing: "sync", path: identity::beside(&self.path, "-wal"), source };
         self.wal.sync_data().map_err(failed)
     }
 
@@ -270,7 +269,13 @@ impl Store {
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
-        serve::events(&self.connection, self.declaration.enabled().map(|table| table.name.as_str()), origin, first, last)
+        serve::events(
+            &self.connection,
+            self.declaration.enabled().map(|table| table.name.as_str()),
+            origin,
+            first,
+            last,
+        )
     }
 
     /// The greatest timestamp that the clock has seen.

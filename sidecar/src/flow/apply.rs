@@ -396,8 +396,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         let Some(shape) = &table.shape else { return Ok(()) };
         let id = EventId { origin: version.origin, sequence: version.sequence };
         let newest = self.tx.newest(table, &event.record_id)?;
-        if clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX)
-            || self.unreadable(event, shape)?.is_some()
+        if clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX) || self.unreadable(event, shape)?.is_some()
         {
             return Ok(());
         }

@@ -160,10 +160,8 @@ impl<'t, 'a> Writer<'t, 'a> {
         };
         let table = self.tx.tables().get(&event.table).expect("bug: a change belongs to a declared table");
         let id = EventId { origin: self.tx.durable.node, sequence: self.next };
-        let stored = self.tx.insert_event(
-            &Place { id, group_last: self.group_last, table, processed: true },
-            &event,
-        )?;
+        let stored =
+            self.tx.insert_event(&Place { id, group_last: self.group_last, table, processed: true }, &event)?;
         assert!(stored, "bug: sequence number {} was given out before", self.next);
         self.next += 1;
         self.events.push(event);

@@ -84,6 +84,7 @@ mod tests {
         }
         assert_eq!(next, 13);
         assert_eq!(feeds[0].pieces.len(), 3, "two small groups and the beginning of the long one");
-        assert!(feeds.iter().all(|feed| feed.pieces.len() == 1 || feed.pieces.iter().map(Piece::size).sum::<usize>() <= limits::PIECE_BYTES_MAX));
+        assert!(feeds.iter().all(|feed| feed.pieces.len() == 1
+            || feed.pieces.iter().map(Piece::size).sum::<usize>() <= limits::PIECE_BYTES_MAX));
     }
 }

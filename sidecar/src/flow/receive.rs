@@ -93,9 +93,8 @@ pub fn sound(layouts: &[Layout]) -> Result<HashMap<LayoutId, &Layout>, Error> {
 /// As [`feed`].
 pub fn check_event(event: &Event, layouts: &HashMap<LayoutId, &Layout>) -> Result<(), Error> {
     let layout = layouts.get(&event.layout).ok_or(Error::Layout(event.layout))?;
-    let refuse = |reason: String| {
-        Err(Error::Row { table: event.table.clone(), record_id: event.record_id.clone(), reason })
-    };
+    let refuse =
+        |reason: String| Err(Error::Row { table: event.table.clone(), record_id: event.record_id.clone(), reason });
     if !layout.table.eq_ignore_ascii_case(&event.table) {
         return refuse(format!("its layout belongs to `{}`", layout.table));
     }

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason, Status};
-use crate::replica::{Moment, Options, Output, Replica, Worked};
+use crate::replica::{Input, Moment, Options, Output, Replica, Worked};
 use crate::supervise::BoxError;
 
 /// What the thread hands its results to.
@@ -103,7 +103,16 @@ impl Turner {
         let start = Instant::now();
         let at = Moment { wall: clock::now(), uptime: Duration::ZERO };
         let replica = Replica::new(store, options, at)?;
-        Ok(Self { replica, received, turning, start, rest_until: start, shown_at: start, shown_ready: false, outputs_dropped: 0 })
+        Ok(Self {
+            replica,
+            received,
+            turning,
+            start,
+            rest_until: start,
+            shown_at: start,
+            shown_ready: false,
+            outputs_dropped: 0,
+        })
     }
 
     fn at(&self) -> Moment {
@@ -164,14 +173,22 @@ impl Turner {
         Ok(worked)
     }
 
-    /// Hands over what is to be sent. What does not fit is dropped, since the others fetch what they miss; requests are
-    /// made again after their time-out.
+    /// Hands over what is to be sent. What does not fit is dropped: the others fetch what they miss, and a request is made
+    /// again.
     fn send(&mut self) {
         for output in self.replica.take_outputs() {
-            if self.turning.outbox.try_send(output).is_err() {
+            if let Err(dropped) = self.turning.outbox.try_send(output) {
+                if let Output::Ask { ask, .. } = dropped.into_inner() {
+                    // Nobody will answer it: the replica asks again.
+                    let at = self.at();
+                    self.replica.handle(Input::Answer { ask, frame: None }, at);
+                }
                 self.outputs_dropped += 1;
                 if self.outputs_dropped.is_power_of_two() {
-                    tracing::warn!(dropped = self.outputs_dropped, "messages could not be sent fast enough and were dropped; the others fetch them");
+                    tracing::warn!(
+                        dropped = self.outputs_dropped,
+                        "messages could not be sent fast enough and were dropped; the others fetch them"
+                    );
                 }
             }
         }
@@ -194,7 +211,7 @@ impl Turner {
         self.turning.status.send_modify(|status| Arc::make_mut(status).set_reasons(vec![reason]));
         let until = Instant::now() + LAST_WORK;
         let at = self.at();
-        self.replica.handle(crate::replica::Input::Wake, at);
+        self.replica.handle(Input::Wake, at);
         while Instant::now() < until {
             let at = self.at();
             let worked = self.replica.work(at)?;

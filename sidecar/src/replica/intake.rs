@@ -109,7 +109,9 @@ impl Replica {
             Ok(Some(_)) if !self.flows() => {
                 Refusal("this node is not READY: its data is still being loaded; try again".into())
             }
-            Ok(Some(_)) if ANNOUNCED_MAX <= self.announced.len() => Refusal("too many change events wait; try again".into()),
+            Ok(Some(_)) if ANNOUNCED_MAX <= self.announced.len() => {
+                Refusal("too many change events wait; try again".into())
+            }
             Ok(Some(announcement)) => {
                 self.announced.push_back((announcement, reply));
                 return;

@@ -8,7 +8,7 @@ use super::{Failure, Moment, Replica, Worked};
 use crate::bootstrap::gate::Phase;
 use crate::bootstrap::joiner::Joiner;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, SnapshotPage};
+use crate::edge::store::{Definitions, Error, SnapshotPage};
 use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::fetch::AskId;
@@ -104,7 +104,7 @@ impl Replica {
             None => Message::Refused("no answer in time".into()),
         };
         let taken = match message {
-            Message::Definitions(vector, definitions) => self.take_definitions(&vector, &definitions),
+            Message::Definitions(definitions) => self.take_definitions(&definitions),
             Message::Snapshot(page) => self.take_page(page, at),
             Message::Refused(reason) => Ok(Some(reason)),
             _ => Ok(Some("it is not what was asked for".into())),
@@ -128,22 +128,18 @@ impl Replica {
     }
 
     /// Makes the declared tables that are missing here.
-    fn take_definitions(
-        &mut self,
-        vector: &Vector,
-        definitions: &[(String, Vec<String>)],
-    ) -> Result<Option<String>, Error> {
+    fn take_definitions(&mut self, given: &Definitions) -> Result<Option<String>, Error> {
         let missing: Vec<String> =
             self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.clone()).collect();
         let wanted = |name: &str| missing.iter().any(|table| table.eq_ignore_ascii_case(name));
-        let made: Vec<&(String, Vec<String>)> = definitions.iter().filter(|(name, _)| wanted(name)).collect();
+        let made: Vec<&(String, Vec<String>)> = given.tables.iter().filter(|(name, _)| wanted(name)).collect();
         if !made.is_empty() {
             self.store.write(|tx| made.iter().try_for_each(|(name, sql)| tx.create_table(name, sql)))?;
             let names: Vec<&str> = made.iter().map(|(name, _)| name.as_str()).collect();
             tracing::info!(tables = names.join(", "), "made the tables as the donor has them");
         }
         if let Phase::Joining(joiner) = &mut self.phase {
-            joiner.took_definitions(vector);
+            joiner.took_definitions(&given.vector);
         }
         Ok(None)
     }

@@ -85,12 +85,17 @@ impl Replica {
             members: self.shown_members(at),
             tables: self.shown_tables(),
             counters: self.counters,
-            parked: self.facts.parked.iter().map(|[event, table, record, reason, detail]| Parked {
-                event: event.clone(),
-                table: table.clone(),
-                record: record.clone(),
-                reason: format!("{reason}: {detail}"),
-            }).collect(),
+            parked: self
+                .facts
+                .parked
+                .iter()
+                .map(|[event, table, record, reason, detail]| Parked {
+                    event: event.clone(),
+                    table: table.clone(),
+                    record: record.clone(),
+                    reason: format!("{reason}: {detail}"),
+                })
+                .collect(),
             ..Status::default()
         };
         status.set_reasons(self.reasons());
@@ -111,7 +116,8 @@ impl Replica {
     fn warnings(&self, at: Moment) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.connected {
-            warnings.push("there is no connection to NATS: local writes are kept and go out when it is back".to_owned());
+            warnings
+                .push("there is no connection to NATS: local writes are kept and go out when it is back".to_owned());
         }
         let schema = self.schema();
         for member in self.members.live(at.uptime) {
@@ -121,7 +127,9 @@ impl Replica {
             }
             if member.skew_millis.abs() > SKEW_MAX_MILLIS {
                 let seconds = member.skew_millis / 1000;
-                warnings.push(format!("the clock of node {name} differs from the one here by about {seconds} s: check NTP"));
+                warnings.push(format!(
+                    "the clock of node {name} differs from the one here by about {seconds} s: check NTP"
+                ));
             }
         }
         if self.store.durable().parked > 0 {
@@ -135,7 +143,11 @@ impl Replica {
         let mut known = durable.vector.clone();
         known.join(&self.order.heads());
         let position = |(origin, known): (NodeId, u64)| Position {
-            node: if origin == durable.node { Some(self.options.name.clone()) } else { self.members.name(origin).map(str::to_owned) },
+            node: if origin == durable.node {
+                Some(self.options.name.clone())
+            } else {
+                self.members.name(origin).map(str::to_owned)
+            },
             origin: origin.0,
             position: durable.vector.of(origin),
             known,
@@ -157,7 +169,8 @@ impl Replica {
     }
 
     fn shown_tables(&self) -> Vec<Table> {
-        let events = |name: &str| self.facts.events.iter().find(|(table, _)| table == name).map_or(0, |(_, count)| *count);
+        let events =
+            |name: &str| self.facts.events.iter().find(|(table, _)| table == name).map_or(0, |(_, count)| *count);
         let parked = |name: &str| self.facts.parked.iter().filter(|parked| parked[1] == name).count() as u64;
         let table = |table: &std::sync::Arc<crate::edge::store::Replicated>| Table {
             name: table.name.clone(),

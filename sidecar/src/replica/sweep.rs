@@ -79,8 +79,7 @@ impl Replica {
             return Ok(());
         }
         self.parked_tried_at = at.uptime;
-        const ALL: &[ParkReason] =
-            &[ParkReason::Unique, ParkReason::Constraint, ParkReason::Clock, ParkReason::Schema];
+        const ALL: &[ParkReason] = &[ParkReason::Unique, ParkReason::Constraint, ParkReason::Clock, ParkReason::Schema];
         let applied = self.store.write(|tx| {
             let drained = ingest::drain(tx, at.wall)?;
             let mut applier = Applier::new(tx, at.wall);

@@ -149,7 +149,9 @@ impl Walk<'_> {
         match (content.cells, row) {
             (None, Some(_)) => tx.delete(self.shape, key)?,
             (Some(cells), row) => {
-                let same = row.is_some_and(|row| cells.iter().zip(row).all(|(cell, held)| cell.as_ref().is_none_or(|cell| cell == held)));
+                let same = row.is_some_and(|row| {
+                    cells.iter().zip(row).all(|(cell, held)| cell.as_ref().is_none_or(|cell| cell == held))
+                });
                 if !same {
                     self.written(tx.upsert_some(self.shape, &cells)?, key);
                 }

@@ -83,8 +83,9 @@ fn table(
 
 /// The columns, and the key as places among them.
 fn columns(connection: &Connection, table: &str) -> rusqlite::Result<(Vec<Column>, Vec<usize>)> {
-    let mut statement = connection
-        .prepare_cached("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid",
+    )?;
     let mut rows = statement.query([table])?;
     let (mut columns, mut key) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
@@ -247,7 +248,6 @@ mod tests {
     use super::*;
 
     fn describe(sql: &str) -> Vec<Table> {
-        #[expect(clippy::disallowed_methods, reason = "a database in memory, for the test")]
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(sql).unwrap();
         tables(&connection).unwrap()

@@ -33,7 +33,8 @@ impl ToSql for Bound<'_> {
 /// The cell as a column of that affinity would keep it (<https://sqlite.org/datatype3.html>, section 3).
 pub(crate) fn with_affinity(value: Value, affinity: Affinity) -> Value {
     match (affinity, value) {
-        (Affinity::Real, Value::Integer(number)) => {
+        (Affinity::Real, Value::Integer(number)) =>
+        {
             #[expect(clippy::cast_precision_loss, reason = "this is what a REAL column does")]
             Value::Real(number as f64)
         }
@@ -52,7 +53,7 @@ pub(crate) fn with_affinity(value: Value, affinity: Affinity) -> Value {
 fn integral(number: f64) -> Value {
     // SQLite turns a REAL into an INTEGER only where that is exact and well inside 64 bits.
     const LIMIT: f64 = 9_223_372_036_854_774_784.0;
-    if number.fract() == 0.0 && -LIMIT <= number && number <= LIMIT {
+    if number.fract() == 0.0 && (-LIMIT..=LIMIT).contains(&number) {
         #[expect(clippy::cast_possible_truncation, reason = "integral and in range, checked above")]
         Value::Integer(number as i64)
     } else {

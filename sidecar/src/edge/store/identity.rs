@@ -31,7 +31,8 @@ impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self, Error> {
         let path = beside(database, "-rowcast");
         let failed = |source| Error::File { doing: "open", path: path.clone(), source };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
             Err(TryLockError::WouldBlock) => Err(Error::AlreadyRunning { path }),

@@ -143,19 +143,13 @@ fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Erro
     connection
         .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2")
         .and_then(|mut statement| {
-            statement
-                .query_map((OWN_PREFIX.len(), OWN_PREFIX), |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
+            statement.query_map((OWN_PREFIX.len(), OWN_PREFIX), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })
         .doing("list the triggers")
 }
 
 /// Makes the triggers of one table what they should be. Where they were not, its rows must be reconciled.
-fn fit_table(
-    connection: &Connection,
-    table: &Replicated,
-    present: &mut HashMap<String, String>,
-) -> Result<(), Error> {
+fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<String, String>) -> Result<(), Error> {
     let Some(shape) = &table.shape else { return Ok(()) };
     let layout = &shape.layout;
     let key = format!("layout:{}", table.name);

@@ -115,7 +115,9 @@ impl Tx<'_> {
         let connection = self.connection;
         let ids = connection
             .prepare_cached("SELECT DISTINCT layout FROM _rowcast_journal")
-            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>())
+            .and_then(|mut statement| {
+                statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
+            })
             .doing("look at the journal")?;
         let layout = |id| self.layout(LayoutId(id))?.ok_or_else(|| damaged(JOURNAL, format!("an unknown layout {id}")));
         ids.into_iter().map(layout).collect()
@@ -123,9 +125,7 @@ impl Tx<'_> {
 
     /// Drops the rows of one layout. Answers how many there were.
     pub fn journal_delete_layout(&mut self, layout: LayoutId) -> Result<usize, Error> {
-        self.connection
-            .execute("DELETE FROM _rowcast_journal WHERE layout = ?1", [layout.0])
-            .doing("clear the journal")
+        self.connection.execute("DELETE FROM _rowcast_journal WHERE layout = ?1", [layout.0]).doing("clear the journal")
     }
 
     /// Drops the rows up to and with `until`: they are events now.

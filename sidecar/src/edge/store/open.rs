@@ -64,15 +64,12 @@ fn wait_for_lock(tries: i32) -> bool {
 
 /// The first read: finds out whether the file is a database at all.
 fn look(connection: &Connection, path: &Path) -> Result<(), Error> {
-    connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-        .map_err(|error| opening(path, error))
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(|error| opening(path, error))
 }
 
 fn switch_to_wal(connection: &Connection, path: &Path) -> Result<bool, Error> {
-    let before: String = connection
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(|error| opening(path, error))?;
+    let before: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(|error| opening(path, error))?;
     if before.eq_ignore_ascii_case("wal") {
         return Ok(false);
     }
@@ -123,9 +120,11 @@ fn opening(path: &Path, error: rusqlite::Error) -> Error {
             "the database is locked by another process",
             "a service that uses PRAGMA locking_mode = EXCLUSIVE, or holds a transaction open, cannot be replicated",
         ),
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            unusable(path, "the database file is read-only", "give the sidecar's user write access to it and its folder")
-        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => unusable(
+            path,
+            "the database file is read-only",
+            "give the sidecar's user write access to it and its folder",
+        ),
         Some(ErrorCode::CannotOpen) if path.is_dir() => unusable(path, "it is a folder", "name the database file"),
         Some(ErrorCode::CannotOpen) => {
             unusable(path, "the file cannot be opened", "give the sidecar's user access to it and its folder")

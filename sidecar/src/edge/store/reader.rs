@@ -9,9 +9,9 @@ use rowcast_schema::identifier::quoted;
 use rusqlite::Connection;
 
 use super::error::{Doing as _, Error};
-use super::serve::{self, Answer, SnapshotPage};
+use super::serve::{self, Answer, Definitions, SnapshotPage};
 use super::{catalogue, open};
-use crate::position::{NodeId, Sequence, Vector};
+use crate::position::{NodeId, Sequence};
 
 /// Reads the database for others.
 #[derive(Debug)]
@@ -70,16 +70,16 @@ impl Reader {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn definitions(&self) -> Result<(Vector, Vec<(String, Vec<String>)>), Error> {
+    pub fn definitions(&self) -> Result<Definitions, Error> {
         self.in_one_moment(|| {
             let found = catalogue::tables(&self.connection)?;
             let declared = |name: &str| self.tables.iter().any(|table| table.eq_ignore_ascii_case(name));
-            let definitions = found
+            let tables = found
                 .iter()
                 .filter(|table| declared(&table.name))
                 .map(|table| (table.name.clone(), serve::definition(table)))
                 .collect();
-            Ok((serve::vector(&self.connection)?, definitions))
+            Ok(Definitions { vector: serve::vector(&self.connection)?, tables })
         })
     }
 

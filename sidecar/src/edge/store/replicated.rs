@@ -68,7 +68,8 @@ impl Replicated {
 }
 
 /// The columns of an event, in the order in which they are read.
-const EVENT: &str = "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
+const EVENT: &str =
+    "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
 
 impl EventSql {
     fn of(table: &str) -> Self {
@@ -131,7 +132,9 @@ impl Shape {
 
     /// Prepares the statements once: a table whose definition calls a function of the service cannot be written here.
     fn prove(&self, connection: &Connection) -> Result<(), Error> {
-        for sql in [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(&self.holders) {
+        for sql in
+            [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(&self.holders)
+        {
             connection.prepare(sql).map_err(|error| Error::Table {
                 table: self.table.name.clone(),
                 reason: format!("SQLite cannot prepare a statement over it without the service: {error}"),

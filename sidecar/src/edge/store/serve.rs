@@ -64,6 +64,15 @@ pub struct SnapshotPage {
     pub total: u64,
 }
 
+/// The definitions of the declared tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definitions {
+    /// The position vector before they were read.
+    pub vector: Vector,
+    /// Per table: its name, and the statements that make it and its indexes, in order.
+    pub tables: Vec<(String, Vec<String>)>,
+}
+
 /// Events of tables that are not declared here.
 const STRAYS: &str = "_rowcast_strays";
 
@@ -268,7 +277,8 @@ pub(super) fn context(connection: &Connection, id: EventId) -> Result<Option<(Se
 
 /// Records of one table after a record id, each with the events that its content comes from.
 pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>) -> Result<SnapshotPage, Error> {
-    let mut page = SnapshotPage { vector: vector(connection)?, total: newest_rowid(connection, table)?, ..Default::default() };
+    let mut page =
+        SnapshotPage { vector: vector(connection)?, total: newest_rowid(connection, table)?, ..Default::default() };
     let events = identifier::quoted(&event_table::name(table));
     // Parked events go along: they wait there as they do here.
     let sql = format!(

@@ -139,8 +139,7 @@ impl<'a> Tx<'a> {
         let doing = || format!("read the rows of `{}`", shape.table.name);
         let sql = if key.is_some() { &shape.scan_after } else { &shape.scan };
         let mut statement = self.connection.prepare_cached(sql).doing(doing())?;
-        let mut rows =
-            statement.query(params_from_iter(key.unwrap_or_default().iter().map(Bound))).doing(doing())?;
+        let mut rows = statement.query(params_from_iter(key.unwrap_or_default().iter().map(Bound))).doing(doing())?;
         let mut found = Vec::new();
         while found.len() < limit {
             match rows.next().doing(doing())? {
@@ -307,7 +306,8 @@ impl<'a> Tx<'a> {
 
     /// The cells of a stored row, with the layout they stand in.
     pub fn decode(&mut self, layout: LayoutId, data: &str) -> Result<(Arc<Layout>, Vec<Value>), Error> {
-        let layout = self.layout(layout)?.ok_or_else(|| damaged(bookkeeping::LAYOUTS, "an event's layout is missing"))?;
+        let layout =
+            self.layout(layout)?.ok_or_else(|| damaged(bookkeeping::LAYOUTS, "an event's layout is missing"))?;
         let cells = record::row_from_json(&layout.columns, data).map_err(|error| damaged(&layout.table, error))?;
         Ok((layout, cells))
     }
@@ -431,7 +431,9 @@ impl<'a> Tx<'a> {
     pub fn save_context(&self, origin: NodeId, first: Sequence, context: &Vector) -> Result<(), Error> {
         let text = serde_json::to_string(context).expect("bug: a vector has a JSON form");
         self.connection
-            .prepare_cached("INSERT INTO _rowcast_contexts (origin, first, vector) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
+            .prepare_cached(
+                "INSERT INTO _rowcast_contexts (origin, first, vector) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )
             .and_then(|mut statement| statement.execute((origin.to_string(), signed(first), text)))
             .doing("store a context")
             .map(drop)
@@ -475,10 +477,7 @@ impl<'a> Tx<'a> {
     }
 
     fn forget_state(&self, key: &str) -> Result<(), Error> {
-        self.connection
-            .execute("DELETE FROM _rowcast_state WHERE key = ?1", [key])
-            .doing("forget a state")
-            .map(drop)
+        self.connection.execute("DELETE FROM _rowcast_state WHERE key = ?1", [key]).doing("forget a state").map(drop)
     }
 
     /// Notes that the rows of `table` agree with their events again.
@@ -503,7 +502,13 @@ impl<'a> Tx<'a> {
     // --- parked events ---
 
     /// Parks a stored event, with its reason.
-    pub fn park(&mut self, place: &Place<'_>, event: &Event, why: (ParkReason, &str), now: Timestamp) -> Result<(), Error> {
+    pub fn park(
+        &mut self,
+        place: &Place<'_>,
+        event: &Event,
+        why: (ParkReason, &str),
+        now: Timestamp,
+    ) -> Result<(), Error> {
         self.set_processed(place.table, place.id, false)?;
         let added = self
             .connection
@@ -545,7 +550,9 @@ impl<'a> Tx<'a> {
             .connection
             .prepare_cached("SELECT event FROM _rowcast_parked WHERE table_name = ?1 AND record_id = ?2")
             .and_then(|mut statement| {
-                statement.query_map((&table.name, record_id), |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+                statement
+                    .query_map((&table.name, record_id), |row| row.get(0))?
+                    .collect::<rusqlite::Result<Vec<String>>>()
             })
             .doing("find the parked events of a record")?;
         let mut greatest = None;
@@ -657,7 +664,11 @@ pub(super) fn layout(connection: &Connection, id: LayoutId) -> Result<Option<Lay
     let broken = |error: serde_json::Error| damaged(bookkeeping::LAYOUTS, error);
     let columns = serde_json::from_str(&columns).map_err(broken)?;
     let layout = Layout::new(table, columns, serde_json::from_str(&key).map_err(broken)?);
-    if layout.id == id { Ok(Some(layout)) } else { Err(damaged(bookkeeping::LAYOUTS, format!("{}: other names", id.0))) }
+    if layout.id == id {
+        Ok(Some(layout))
+    } else {
+        Err(damaged(bookkeeping::LAYOUTS, format!("{}: other names", id.0)))
+    }
 }
 
 pub(super) fn save_layout(connection: &Connection, layout: &Layout) -> Result<(), Error> {

@@ -39,8 +39,11 @@ pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Erro
         install::rollback(&connection);
     }
     let removed = removed?;
-    std::fs::remove_file(&identity_path)
-        .map_err(|source| Error::File { doing: "remove", path: identity_path, source })?;
+    std::fs::remove_file(&identity_path).map_err(|source| Error::File {
+        doing: "remove",
+        path: identity_path,
+        source,
+    })?;
     Ok(Removed { identity_file, ..removed })
 }
 
@@ -81,15 +84,16 @@ pub(super) fn check_definition(table: &str, sql: &str) -> Result<(), Error> {
         return Err(refused("it does not begin with CREATE TABLE or CREATE INDEX".into()));
     }
     // One statement only: what follows the first would not be looked at by the check above.
-    #[expect(clippy::disallowed_methods, reason = "an empty database in memory, to look at a statement")]
     let scratch = Connection::open_in_memory().doing("open a database in memory")?;
     if upper.starts_with("CREATE TABLE") {
         scratch.prepare(sql).map_err(|error| refused(error.to_string()))?;
         scratch.execute(sql, []).map_err(|error| refused(error.to_string()))?;
         let made: String = scratch
-            .query_row("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", [], |row| {
-                row.get(0)
-            })
+            .query_row(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+                [],
+                |row| row.get(0),
+            )
             .doing("look at what a definition makes")?;
         if !made.eq_ignore_ascii_case(table) {
             return Err(refused(format!("it makes `{made}`")));
@@ -106,9 +110,13 @@ mod tests {
     fn a_definition_makes_its_table_and_nothing_else() {
         check_definition("t", "CREATE TABLE t(a PRIMARY KEY)").unwrap();
         check_definition("t", "CREATE UNIQUE INDEX i ON t(a)").unwrap();
-        for sql in
-            ["DROP TABLE t", "CREATE TABLE u(a)", "CREATE TABLE t(a); DROP TABLE u", "CREATE TRIGGER x", "CREATE TABLE t"]
-        {
+        for sql in [
+            "DROP TABLE t",
+            "CREATE TABLE u(a)",
+            "CREATE TABLE t(a); DROP TABLE u",
+            "CREATE TRIGGER x",
+            "CREATE TABLE t",
+        ] {
             check_definition("t", sql).unwrap_err();
         }
     }

@@ -95,10 +95,9 @@ pub fn ingest(
     };
     let read = match table.declared.capture {
         Capture::Events => cells(&payload, table, shape),
-        Capture::Triggers => Err(Refusal(format!(
-            "table `{}` is captured by triggers: its changes need no announcement",
-            table.name
-        ))),
+        Capture::Triggers => {
+            Err(Refusal(format!("table `{}` is captured by triggers: its changes need no announcement", table.name)))
+        }
     };
     match read {
         Ok((key, cells)) => announced(tx, table, shape, (payload, key, cells), now).map(Ok),
@@ -194,13 +193,7 @@ fn cells(payload: &Payload, table: &Replicated, shape: &Shape) -> Result<KeyAndC
 }
 
 /// One cell, as the column would keep it.
-fn cell(
-    given: &HashMap<String, Value>,
-    at: usize,
-    table: &str,
-    shape: &Shape,
-    place: &str,
-) -> Result<Value, Refusal> {
+fn cell(given: &HashMap<String, Value>, at: usize, table: &str, shape: &Shape, place: &str) -> Result<Value, Refusal> {
     let column = &shape.layout.columns[at];
     let value = given
         .get(column)

@@ -42,7 +42,11 @@ pub fn drop_unreadable(tx: &mut Tx<'_>) -> Result<(), Error> {
         let readable = table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(&layout));
         if !readable {
             let rows = tx.journal_delete_layout(layout.id)?;
-            tracing::warn!(table = layout.table, rows, "dropped journal rows of a table that is no longer replicated as it was");
+            tracing::warn!(
+                table = layout.table,
+                rows,
+                "dropped journal rows of a table that is no longer replicated as it was"
+            );
         }
     }
     Ok(())
