@@ -1,8 +1,14 @@
 //! The programs that stories run: `rowcast` as the sources are now, and nats-server as the machine has it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::eventually::bound;
+use crate::process::{Process, tail};
 
 /// The `rowcast` program, built once per test process from the sources as they are. `ROWCAST_BIN` replaces it.
 pub fn rowcast() -> &'static Path {
@@ -18,14 +24,57 @@ pub fn rowcast() -> &'static Path {
         if profile.ends_with("release") {
             build.arg("--release");
         }
-        succeeded(&build.current_dir(root()).output().expect("failed to start cargo"), "cargo build");
+        let status = build.current_dir(root()).status().expect("failed to start cargo");
+        assert!(status.success(), "rowcast does not build");
         profile.join("rowcast")
     })
 }
 
+/// How a program ended, and all it said, standard output and error together.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// What it said.
+    pub said: String,
+}
+
+impl Outcome {
+    /// What it said, when it went well.
+    ///
+    /// # Panics
+    /// When it did not: with all it said.
+    pub fn well(self) -> String {
+        assert_eq!(self.code, Some(0), "rowcast failed:\n{}", self.said);
+        self.said
+    }
+}
+
 /// Runs `rowcast` with arguments to its end.
-pub fn run<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Output {
-    command().args(arguments).output().expect("failed to start rowcast")
+pub fn run<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Outcome {
+    let mut command = command();
+    command.args(arguments);
+    outcome("rowcast", command)
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// When it has not ended by the bound: with what it said so far.
+pub fn outcome(what: &str, command: Command) -> Outcome {
+    let folder = TempDir::with_prefix("rowcast-said-").unwrap();
+    let log = folder.path().join("said");
+    let mut process = Process::spawn(what, command, &log);
+    let start = std::time::Instant::now();
+    loop {
+        let ended = process.ended();
+        let said = tail(&log, 1 << 20);
+        match ended {
+            Some(status) => return Outcome { code: status.code(), said },
+            None if start.elapsed() > bound() => panic!("{what} is still running; it said:\n{said}"),
+            None => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
 }
 
 /// `rowcast`, ready for arguments, with nothing of this process's environment that could configure it.
@@ -73,18 +122,4 @@ pub fn cargo() -> Command {
     }
     command.stdin(Stdio::null());
     command
-}
-
-/// The standard output of a program that must have succeeded.
-///
-/// # Panics
-/// When it has not: with all it said.
-pub fn succeeded(output: &Output, what: &str) -> String {
-    assert!(output.status.success(), "{what} ended with {}\n{}", output.status, said(output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// All that a program said, standard output first.
-pub fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

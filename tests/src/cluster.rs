@@ -62,14 +62,8 @@ impl Cluster {
     fn empty<const N: usize>(nats: &NatsServer, names: [&str; N]) -> Self {
         let folder = TempDir::with_prefix("rowcast-story-").unwrap();
         let schema = folder.path().join("schema.toml");
-        let mut cluster = Self {
-            nodes: Vec::new(),
-            nats: nats.url(),
-            schema,
-            ignored: Vec::new(),
-            init_said: String::new(),
-            folder,
-        };
+        let mut cluster =
+            Self { nodes: Vec::new(), nats: nats.url(), schema, ignored: Vec::new(), init_said: String::new(), folder };
         for name in names {
             cluster.add(name);
         }
@@ -77,15 +71,10 @@ impl Cluster {
     }
 
     fn init(&mut self) {
-        let output = binary::command()
-            .args(["init", "--service", SERVICE, "--database"])
-            .arg(self.nodes[0].database())
-            .arg("--output")
-            .arg(&self.schema)
-            .output()
-            .expect("failed to start rowcast");
-        binary::succeeded(&output, "rowcast init");
-        self.init_said = binary::said(&output);
+        let mut command = binary::command();
+        command.args(["init", "--service", SERVICE, "--database"]).arg(self.nodes[0].database());
+        command.arg("--output").arg(&self.schema);
+        self.init_said = binary::outcome("rowcast init", command).well();
     }
 
     /// Comparisons leave out these columns (`Table.column`). To be said before nodes start.
@@ -115,6 +104,15 @@ impl Cluster {
     pub fn add(&mut self, name: &str) -> Arc<Node> {
         let node = Node::new(name, &self.folder.path().join(name), &self.schema, &self.nats, &self.ignored);
         let node = Arc::new(node);
+        self.nodes.push(Arc::clone(&node));
+        node
+    }
+
+    /// As [`Cluster::add`], with its database file at another place.
+    pub fn add_with_database(&mut self, name: &str, database: &Path) -> Arc<Node> {
+        drop(self.add(name));
+        let node = self.nodes.pop().and_then(Arc::into_inner).expect("bug: nobody else has the new node");
+        let node = Arc::new(node.with_database(database));
         self.nodes.push(Arc::clone(&node));
         node
     }

@@ -15,13 +15,18 @@
 //! The harness never opens a database file outside SQLite: closing such a file would drop the locks that SQLite
 //! holds on it for this process.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a story that cannot go on panics, and measures time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a story that cannot go on panics, and measures time"
+)]
 
 pub mod binary;
 pub mod bus;
 pub mod cluster;
 pub mod eventually;
 pub mod http;
+pub mod meanwhile;
 pub mod nats;
 pub mod node;
 pub mod port;
@@ -34,6 +39,7 @@ pub mod workload;
 
 pub use bus::Bus;
 pub use cluster::Cluster;
+pub use meanwhile::{Story, meanwhile};
 pub use nats::NatsServer;
 pub use node::Node;
 pub use proxy::Proxy;

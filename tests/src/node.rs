@@ -21,6 +21,7 @@ pub struct Node {
     schema: PathBuf,
     http: u16,
     nats: Mutex<String>,
+    settings: Mutex<Vec<(String, String)>>,
     sidecar: Mutex<Option<Process>>,
     service: Mutex<Option<Connection>>,
     ignored: Vec<String>,
@@ -37,10 +38,17 @@ impl Node {
             schema: schema.to_owned(),
             http: port::free(),
             nats: Mutex::new(nats.to_owned()),
+            settings: Mutex::default(),
             sidecar: Mutex::default(),
             service: Mutex::default(),
             ignored: ignored.to_vec(),
         }
+    }
+
+    /// The same node, with its database file at another place.
+    pub fn with_database(mut self, database: &Path) -> Self {
+        database.clone_into(&mut self.database);
+        self
     }
 
     /// Its name on the command line.
@@ -75,6 +83,11 @@ impl Node {
         url.clone_into(&mut lock(&self.nats));
     }
 
+    /// From the next start on, the sidecar has `ROWCAST_<KEY>` in its environment.
+    pub fn set(&self, key: &str, value: &str) {
+        lock(&self.settings).push((format!("ROWCAST_{key}"), value.to_owned()));
+    }
+
     /// The arguments of `rowcast run` for this node.
     pub fn arguments(&self) -> Vec<String> {
         let path = |path: &Path| path.to_str().expect("temporary paths are UTF-8").to_owned();
@@ -99,7 +112,7 @@ impl Node {
         let mut sidecar = lock(&self.sidecar);
         assert!(sidecar.is_none(), "the sidecar of {} is already running", self.name);
         let mut command = binary::command();
-        command.args(self.arguments()).args(more);
+        command.args(self.arguments()).args(more).envs(lock(&self.settings).iter().cloned());
         let what = format!("the sidecar of {}", self.name);
         // With `--exec` it has a child, which must go too.
         let spawn = if more.contains(&"--exec") { Process::spawn_group } else { Process::spawn };
@@ -282,15 +295,9 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let (status, readyz) = if self.alive() { self.try_readyz() } else { (0, String::new()) };
+            let (status, readyz) = self.get("/readyz").unwrap_or_default();
             println!("=== {}: /readyz {status} {readyz}\n{}", self.name, tail(&self.log_file(), 8_000));
         }
-    }
-}
-
-impl Node {
-    fn try_readyz(&self) -> (u16, String) {
-        self.get("/readyz").unwrap_or((0, "no answer".to_owned()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ fn appended(log: &Path) -> File {
 }
 
 /// What `log` holds; empty when there is none. At most the last `max` bytes.
-pub fn tail(log: &PathBuf, max: usize) -> String {
+pub fn tail(log: &Path, max: usize) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let start = bytes.len().saturating_sub(max);
     let cut = if start > 0 { format!("… ({start} bytes before)\n") } else { String::new() };

@@ -10,8 +10,8 @@ impl Random {
         Self(seed)
     }
 
-    /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    /// 64 bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Random {
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         assert!(end > 0, "nothing is below 0");
-        usize::try_from(self.next() % end as u64).unwrap()
+        usize::try_from(self.bits() % end as u64).unwrap()
     }
 
     /// True in `part` of `whole` cases.
@@ -37,6 +37,6 @@ impl Random {
 
     /// `length` bytes, all values.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next().to_le_bytes()[3]).collect()
+        (0..length).map(|_| self.bits().to_le_bytes()[3]).collect()
     }
 }

@@ -77,14 +77,23 @@ pub fn replicated_tables(connection: &Connection) -> rusqlite::Result<Vec<String
 pub fn dump(connection: &Connection, ignored: &[String]) -> rusqlite::Result<Dump> {
     // One read transaction: all tables at one moment.
     let moment = connection.unchecked_transaction()?;
+    let tables = replicated_tables(&moment)?;
+    dump_of(&moment, &tables, ignored)
+}
+
+/// As [`dump`], of the tables named.
+///
+/// # Errors
+/// When SQLite says no.
+pub fn dump_of(connection: &Connection, tables: &[String], ignored: &[String]) -> rusqlite::Result<Dump> {
     let mut dump = Dump::new();
-    for table in replicated_tables(&moment)? {
-        let columns = columns(&moment, &table)?;
+    for table in tables {
+        let columns = columns(connection, table)?;
         let kept = columns.iter().filter(|column| !ignored.contains(&format!("{table}.{column}")));
         let list: Vec<String> = kept.map(|column| quoted(column)).collect();
-        let mut rows = query(&moment, &format!("SELECT {} FROM {}", list.join(", "), quoted(&table)))?;
+        let mut rows = query(connection, &format!("SELECT {} FROM {}", list.join(", "), quoted(table)))?;
         rows.sort_unstable();
-        dump.insert(table, rows);
+        dump.insert(table.clone(), rows);
     }
     Ok(dump)
 }
@@ -101,6 +110,16 @@ pub fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Str
 /// A name as SQL.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The service's tables: what a person would see in the database without Rowcast.
+///
+/// # Errors
+/// When SQLite says no.
+pub fn service_tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite#_%' ESCAPE '#'
+               AND name NOT LIKE '#_rowcast%' ESCAPE '#' AND name NOT LIKE '%#_Events' ESCAPE '#' ORDER BY 1";
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
 /// What differs between two dumps, a few lines of it; `None` when they are equal.

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use rusqlite::Connection;
+
 /// Columns of the table `wide`, its key included.
 const WIDE_COLUMNS: usize = 70;
 
@@ -23,11 +25,9 @@ fn wide() -> String {
     sql
 }
 
-/// The trap database's tables, as SQLite names them, in its order.
-pub fn tables() -> Vec<String> {
-    let connection = rusqlite::Connection::open_in_memory().unwrap();
+/// The trap database on its own, in memory, for comparison.
+pub fn database() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(&sql()).unwrap();
-    let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite#_%' ESCAPE '#' ORDER BY 1";
-    let names = connection.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>();
-    names.unwrap()
+    connection
 }

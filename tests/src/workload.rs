@@ -170,8 +170,12 @@ impl Writer {
     fn change_key(&mut self, connection: &Connection, table: &Table) {
         let Some(old) = self.own_key(table) else { return };
         let new = self.new_key(table);
-        let set: Vec<String> =
-            table.key.iter().enumerate().map(|(at, c)| format!("{} = ?{}", quoted(&c.name), old.len() + at + 1)).collect();
+        let set: Vec<String> = table
+            .key
+            .iter()
+            .enumerate()
+            .map(|(at, c)| format!("{} = ?{}", quoted(&c.name), old.len() + at + 1))
+            .collect();
         let sql = format!("UPDATE {} SET {} WHERE {}", quoted(&table.name), set.join(", "), table.where_key(1));
         if self.run(connection, &sql, old.iter().chain(&new).cloned().collect()) {
             let own = self.own_rows(table);
@@ -266,7 +270,7 @@ impl Writer {
         Value::Real(match self.random.below(4) {
             0 => *self.random.pick(&odd),
             #[expect(clippy::cast_precision_loss, reason = "any double will do")]
-            _ => self.random.next() as f64 / 1e9,
+            _ => self.random.bits() as f64 / 1e9,
         })
     }
 }
@@ -298,7 +302,8 @@ impl Table {
     fn keys(&self, connection: &Connection) -> Vec<Key> {
         let columns: Vec<String> = self.key.iter().map(|column| quoted(&column.name)).collect();
         let list = columns.join(", ");
-        let mut statement = connection.prepare(&format!("SELECT {list} FROM {} ORDER BY {list}", quoted(&self.name))).unwrap();
+        let mut statement =
+            connection.prepare(&format!("SELECT {list} FROM {} ORDER BY {list}", quoted(&self.name))).unwrap();
         let mut rows = statement.query([]).unwrap();
         let mut keys = Vec::new();
         while let Some(row) = rows.next().unwrap() {
@@ -311,7 +316,10 @@ impl Table {
 
     fn where_key(&self, first: usize) -> String {
         let parts = self.key.iter().enumerate();
-        parts.map(|(at, column)| format!("{} = ?{}", quoted(&column.name), first + at)).collect::<Vec<_>>().join(" AND ")
+        parts
+            .map(|(at, column)| format!("{} = ?{}", quoted(&column.name), first + at))
+            .collect::<Vec<_>>()
+            .join(" AND ")
     }
 }
 
