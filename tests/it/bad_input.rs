@@ -29,9 +29,6 @@ fn clear(outcome: &Outcome, code: Option<i32>, places: &[&str]) {
 fn check(node: &Node) -> Outcome {
     let mut arguments = node.arguments();
     arguments[0] = "check".to_owned();
-    // Where it listens is not a matter of checking.
-    let http = arguments.iter().position(|argument| argument == "--http").unwrap();
-    arguments.drain(http..http + 2);
     binary::run(arguments)
 }
 
@@ -241,7 +238,7 @@ fn wrong_credentials_are_named_and_right_ones_are_taken() {
     let mut check = binary::command();
     let mut arguments = a.arguments();
     arguments[0] = "check".to_owned();
-    check.args(&arguments[..9]).env("ROWCAST_USER", "ann").env("ROWCAST_PASSWORD_FILE", &password);
+    check.args(&arguments).env("ROWCAST_USER", "ann").env("ROWCAST_PASSWORD_FILE", &password);
     clear(&binary::outcome("rowcast check", check), None, &[&nats.url(), "uthorization"]);
     assert!(!a.log().contains("wrong\""), "a password is never said");
     std::fs::write(&password, "right\n").unwrap();

@@ -12,22 +12,24 @@ use crate::process::{Process, tail};
 
 /// The `rowcast` program, built once per test process from the sources as they are. `ROWCAST_BIN` replaces it.
 pub fn rowcast() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("ROWCAST_BIN") {
-            return path.into();
-        }
-        let profile = profile_dir();
-        let mut build = cargo();
-        build.args(["build", "--quiet", "--locked", "--package", "rowcast", "--bin", "rowcast", "--target-dir"]);
-        build.arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        let status = build.current_dir(root()).status().expect("failed to start cargo");
-        assert!(status.success(), "rowcast does not build");
-        profile.join("rowcast")
-    })
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| match std::env::var_os("ROWCAST_BIN") {
+        Some(path) => Ok(path.into()),
+        None => build(),
+    });
+    built.as_deref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn build() -> Result<PathBuf, String> {
+    let profile = profile_dir();
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--locked", "--package", "rowcast", "--bin", "rowcast", "--target-dir"]);
+    build.arg(profile.parent().expect("bug: a profile's folder lies in the target folder"));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let status = build.current_dir(root()).status().map_err(|error| format!("failed to start cargo: {error}"))?;
+    if status.success() { Ok(profile.join("rowcast")) } else { Err("rowcast does not build".to_owned()) }
 }
 
 /// How a program ended, and all it said, standard output and error together.
@@ -84,6 +86,11 @@ pub fn command() -> Command {
         if name.to_string_lossy().starts_with("ROWCAST_") {
             command.env_remove(name);
         }
+    }
+    // Presence is told more often than an operator would want it, so that stories are short.
+    command.env("ROWCAST_PRESENCE_INTERVAL", "200ms").env("ROWCAST_PRESENCE_WAIT", "1s").env("ROWCAST_LOG", "text");
+    if let Ok(level) = std::env::var("ROWCAST_TEST_LOG_LEVEL") {
+        command.env("ROWCAST_LOG_LEVEL", level);
     }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     command
