@@ -209,16 +209,16 @@ impl Drop for Mounted<'_> {
 #[test]
 fn a_nats_address_that_refuses_is_named_and_waited_for() {
     let nats = NatsServer::start();
-    let cluster = Cluster::prepare(&nats, ITEMS, ["a"]).started();
+    let cluster = Cluster::prepare(&nats, ITEMS, ["a"]);
     let [a] = cluster.nodes();
-    assert!(a.stop().success());
     let nobody = format!("127.0.0.1:{}", port::free());
     a.through(&format!("nats://{nobody}"));
     clear(&check(&a), None, &[&nobody]);
-    a.start();
-    // It may come later: the sidecar does not give up, and says what it waits for.
+    a.start_with(&["--first"]);
+    // It may come later: the sidecar does not give up, and says what it waits for and where.
     eventually!(reason(&a, "bus").is_some());
-    assert!(reason(&a, "bus").unwrap().contains(&nobody), "{:?}", reason(&a, "bus"));
+    eventually!(a.log().contains(&nobody));
+    assert!(a.alive());
     a.through("nats://127.0.0.1:notaport");
     clear(&check(&a), Some(2), &["notaport"]);
 }
