@@ -1,0 +1,22 @@
+//! Rowcast's promises, each told as a story and checked on real parts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a story that cannot go on panics, and measures time"
+)]
+
+mod announced;
+mod atomic;
+mod bad_input;
+mod bootstrap;
+mod declared;
+mod faults;
+mod garbage;
+mod harness;
+mod mistakes;
+mod never_fails;
+mod services;
+mod statements;
+mod tidy;
+mod whole;
