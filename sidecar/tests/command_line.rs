@@ -2,6 +2,7 @@
 //! NATS server is in the stories.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "the test plays the service, and clears what the program may read")]
 
 use std::fs;
 use std::io::Read as _;
