@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test stands outside of the borders")]
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "the test plays the service, and clears what the program may read")]
 
 use std::fs;
 use std::io::Read as _;
@@ -160,10 +161,37 @@ fn check_looks_at_everything_and_changes_nothing() {
 }
 
 #[test]
-fn uninstall_needs_the_schema_and_says_that_nothing_was_there() {
+fn uninstall_removes_what_a_sidecar_made_and_nothing_else() {
+    let folder = folder();
+    let database = database(folder.path());
+    schema(folder.path());
+    let dump = || -> Vec<(String, String)> {
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        let mut statement = connection.prepare("SELECT type, name FROM sqlite_schema ORDER BY 1, 2").unwrap();
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let uninstall = || run(folder.path(), &["uninstall", "--database", "app.db", "--schema", "schema.toml"]);
+    let before = dump();
+    let text = fs::read_to_string(folder.path().join("schema.toml")).unwrap();
+    let declaration = rowcast_schema::declaration::Declaration::parse("schema.toml", &text).unwrap();
+    drop(rowcast::edge::store::Store::open(&database, declaration).unwrap());
+    assert!(dump().len() > before.len());
+
+    let removed = uninstall();
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+    for line in ["removed table Album_Events\n", "removed table _rowcast_journal\n", "removed file app.db-rowcast\n"] {
+        assert!(removed.stdout.contains(line), "no {line:?} in:\n{}", removed.stdout);
+    }
+    assert_eq!(dump(), before);
+    assert!(!folder.path().join("app.db-rowcast").exists());
+    let again = uninstall();
+    assert_eq!((again.code, again.stdout.as_str()), (Some(0), "app.db: nothing of Rowcast was there\n"));
+}
+
+#[test]
+fn uninstall_needs_the_schema() {
     let folder = folder();
     database(folder.path());
-    schema(folder.path());
     let missing = run(folder.path(), &["uninstall", "--database", "app.db", "--schema", "none.toml"]);
     assert_eq!(missing.code, Some(2));
     assert!(missing.stderr.contains("hint: `rowcast init` writes one"), "{}", missing.stderr);

@@ -116,12 +116,8 @@ async fn before(
     let mut beat = tokio::time::interval(BEAT_INTERVAL);
     loop {
         tokio::select! {
-            ended = &mut running => return ended.map(|()| true).map_err(Error::from),
-            _ = signals.next() => {
-                stop.cancel();
-                // It is killed, so how it ended tells nothing.
-                return running.await.map_or(Ok(false), |()| Ok(false));
-            }
+            ended = &mut running => return Ok(ended?),
+            _ = signals.next() => stop.cancel(),
             _ = beat.tick() => heartbeat.beat(),
         }
     }

@@ -1,29 +1,35 @@
 //! The command before the start: a migration, or whatever must have happened before the sidecar looks at the database.
 
-use tokio::process::Command;
+use std::ffi::OsString;
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Error};
+use super::{Ended, Error, Launch, Service};
 
-/// Runs `command` with `sh -c` to its end, on the sidecar's own standard streams. Stopped half-way, it is killed.
+/// How long it may take to end when it is told to stop half-way, before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs `command` with `sh -c` to its end, on the sidecar's own standard streams. True when it succeeded, false when it
+/// was told to stop meanwhile; then it and what it started have ended, too.
 ///
 /// # Errors
 /// It cannot be started, or ends in any other way than with exit code 0.
-pub async fn before(command: &str, stop: &CancellationToken) -> Result<(), Error> {
+pub async fn before(command: &str, stop: &CancellationToken) -> Result<bool, Error> {
     tracing::info!(command, "running the command before the start");
-    let started = Command::new("sh").args(["-c", command]).kill_on_drop(true).spawn();
-    let mut child = started.map_err(|source| Error::Start { program: "sh".to_owned(), source })?;
-    let status = tokio::select! {
+    // Like a service, it has a process group of its own: a shell that is killed would leave behind what it runs.
+    let words = ["sh", "-c", command].map(OsString::from).to_vec();
+    let mut running = Service::start(&Launch { command: words, ..Launch::default() })?;
+    let ended = tokio::select! {
         biased;
         () = stop.cancelled() => {
-            let stopped = Ended::Signal(rustix::process::Signal::TERM.as_raw());
-            return Err(Error::Before { command: command.to_owned(), ended: stopped });
+            running.stop(GRACE).await?;
+            return Ok(false);
         }
-        status = child.wait() => status,
+        ended = running.ended() => ended?,
     };
-    let status = status.map_err(|source| Error::Watch { program: command.to_owned(), source })?;
-    match Ended::of(status) {
-        Ended::Code(0) => Ok(()),
+    match ended {
+        Ended::Code(0) => Ok(true),
         ended => Err(Error::Before { command: command.to_owned(), ended }),
     }
 }
@@ -37,7 +43,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("made");
         let command = format!("sleep 0.05 && echo made > '{}'", file.display());
-        before(&command, &CancellationToken::new()).await.unwrap();
+        assert!(before(&command, &CancellationToken::new()).await.unwrap());
         assert_eq!(std::fs::read_to_string(file).unwrap(), "made\n");
     }
 
@@ -50,10 +56,31 @@ mod tests {
         assert!(error.to_string().ends_with("was killed by signal 9"), "{error}");
     }
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_stop_ends_it() {
+    async fn a_stop_ends_it_and_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        // The shell stays, and what it started is another process.
+        let command = format!("sleep 600 & echo $! > '{0}.new'; mv '{0}.new' '{0}'; wait; true", file.display());
         let stop = CancellationToken::new();
-        stop.cancel();
-        assert!(before("sleep 600", &stop).await.is_err());
+        let (ran, ()) = tokio::join!(before(&command, &stop), async {
+            while !file.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            stop.cancel();
+        });
+        assert!(!ran.unwrap());
+        let pid = std::fs::read_to_string(&file).unwrap();
+        // One that ended and was not awaited by anybody has no command line.
+        let process = format!("/proc/{}/cmdline", pid.trim());
+        let running = || std::fs::read(&process).is_ok_and(|line| !line.is_empty());
+        for _ in 0..3000 {
+            if !running() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("what it started still runs after 30 s");
     }
 }

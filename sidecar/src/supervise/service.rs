@@ -95,10 +95,9 @@ impl Service {
             None => Command::new(program),
         };
         command.args(arguments).envs(launch.variables.iter().map(|(name, value)| (name, value)));
-        // Dropped without having ended, it must not be left behind.
-        command.process_group(0).kill_on_drop(true);
+        command.process_group(0);
         let child = command.spawn().map_err(|source| Error::Start { program: name.clone(), source })?;
-        tracing::info!(program = name, pid = child.id(), "the service was started");
+        tracing::info!(program = name, pid = child.id(), "a process was started");
         Ok(Self { child, program: name })
     }
 
@@ -136,9 +135,18 @@ impl Service {
         if let Ok(ended) = tokio::time::timeout(grace, self.ended()).await {
             return ended;
         }
-        tracing::warn!(program = self.program, ?grace, "the service did not stop when asked, and is killed");
+        tracing::warn!(program = self.program, ?grace, "a process did not stop when asked, and is killed");
         self.signal(Signal::KILL)?;
         self.ended().await
+    }
+}
+
+impl Drop for Service {
+    /// Dropped without having ended, it is not left behind, nor is what it started.
+    fn drop(&mut self) {
+        if let Err(error) = self.signal(Signal::KILL) {
+            tracing::warn!(%error, program = self.program, "a process could not be killed and is left behind");
+        }
     }
 }
 
