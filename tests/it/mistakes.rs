@@ -180,6 +180,10 @@ fn a_column_added_while_running_loses_nothing_and_is_replicated_once_both_have_i
     // The writer keeps what it wrote; the other node, whose table has no such column yet, takes the rest.
     eventually_eq!(b.rows("SELECT * FROM items ORDER BY id"), ["'new' | 2", "'old' | 1"]);
     assert_eq!(a.rows("SELECT * FROM items ORDER BY id"), ["'new' | 2 | 'with a note'", "'old' | 1 | 'noted'"]);
+    for note in ["with a note", "noted"] {
+        let known = format!("SELECT count(*) FROM items_Events WHERE json_extract(data, '$.note') = '{note}'");
+        eventually_eq!(b.number(&known), 1);
+    }
     // The old table's writes go on meanwhile, and erase nothing of the column they do not know.
     b.sql("UPDATE items SET n = 20 WHERE id = 'new'");
     eventually_eq!(a.rows("SELECT * FROM items ORDER BY id"), ["'new' | 20 | 'with a note'", "'old' | 1 | 'noted'"]);
