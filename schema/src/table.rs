@@ -3,7 +3,7 @@
 //! The sidecar fills these from `PRAGMA table_list`, `table_xinfo`, `index_list` and `index_xinfo`; here they are plain
 //! data, so that every rule about a shape can be tested without a database.
 
-use crate::record::Collation;
+use crate::record::{Collation, KeyColumn};
 use crate::value::Affinity;
 
 /// The most columns a replicated table may have: our triggers name each of them in one expression, and SQLite's
@@ -113,9 +113,13 @@ impl Table {
             && matches!(self.key[..], [at] if self.columns[at].declared_type.eq_ignore_ascii_case("INTEGER"))
     }
 
-    /// The collations of the key, in key order; `None` for one that is not built in.
-    pub fn key_collations(&self) -> Vec<Option<Collation>> {
-        self.key.iter().map(|&at| Collation::named(&self.columns[at].collation)).collect()
+    /// What a record id needs to know of the key, in key order; `None` when a collation is not built in.
+    pub fn key_columns(&self) -> Option<Vec<KeyColumn>> {
+        let column = |&at: &usize| {
+            let collation = Collation::named(&self.columns[at].collation)?;
+            Some(KeyColumn { collation, holds_text: self.affinity(at) == Affinity::Text })
+        };
+        self.key.iter().map(column).collect()
     }
 
     /// Why this table cannot be replicated without `excluded` columns; empty when it can.

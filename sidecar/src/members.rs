@@ -9,13 +9,10 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
-use crate::wire;
 
-/// What a node says of itself. JSON on the bus, so that an operator can read it; a newer node may add keys.
+/// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
-    /// The version of the protocol.
-    pub protocol: u8,
     /// The node.
     pub node: NodeId,
     /// Its human name.
@@ -107,38 +104,4 @@ impl Members {
         donors.sort_by_key(|member| std::cmp::Reverse(member.presence.vector.total()));
         donors.into_iter().map(|member| member.presence.node).collect()
     }
-}
-
-/// Why a presence was not believed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not the JSON of a presence.
-    #[error("it is not a presence: {0}")]
-    Unreadable(#[from] serde_json::Error),
-    /// Too long.
-    #[error("it has {0} bytes, more than a presence may have")]
-    TooLarge(usize),
-    /// Another version of the protocol.
-    #[error("node `{name}` speaks version {version} of the protocol, and this sidecar version {ours}: upgrade the older of the two", ours = wire::VERSION)]
-    Version {
-        /// Who.
-        name: String,
-        /// Its version.
-        version: u8,
-    },
-}
-
-/// Reads a presence.
-///
-/// # Errors
-/// When it is not one, or of another version.
-pub fn read(payload: &[u8]) -> Result<Presence, Error> {
-    if limits::CONTROL_BYTES_MAX < payload.len() {
-        return Err(Error::TooLarge(payload.len()));
-    }
-    let presence: Presence = serde_json::from_slice(payload)?;
-    if presence.protocol != wire::VERSION {
-        return Err(Error::Version { name: presence.name, version: presence.protocol });
-    }
-    Ok(presence)
 }

@@ -93,6 +93,8 @@ pub enum Input {
     },
     /// The connection to NATS came, or went.
     Connected(bool),
+    /// The connection does not come: what the server or the system says.
+    BusTrouble(String),
 }
 
 /// What is to be sent.
@@ -100,8 +102,8 @@ pub enum Input {
 pub enum Output {
     /// A frame for this node's feed.
     Feed(Vec<u8>),
-    /// What this node says of itself.
-    Presence(Presence),
+    /// A frame with what this node says of itself.
+    Presence(Vec<u8>),
     /// A request to another node.
     Ask {
         /// Its number.
@@ -144,6 +146,9 @@ pub struct Replica {
     fetching: Fetching,
     next_ask: AskId,
     connected: bool,
+    bus_trouble: Option<String>,
+    /// Messages refused: each power of two is worth a line in the log, a flood of them is not.
+    refused: u64,
     /// The journal may hold something.
     dirty: bool,
     polled_at: Duration,
@@ -164,7 +169,8 @@ pub struct Replica {
     parked_tried_at: Duration,
     waiting: intake::Waiting,
     trouble: Option<Trouble>,
-    alarm: Option<Reason>,
+    /// What puts this node's identity in doubt, and until when it counts without being seen again.
+    alarm: Option<(Reason, Duration)>,
     counters: Counters,
     outputs: VecDeque<Output>,
 }
@@ -194,6 +200,8 @@ impl Replica {
             fetching: Fetching::default(),
             next_ask: 1,
             connected: false,
+            bus_trouble: None,
+            refused: 0,
             dirty: true,
             polled_at: at.uptime,
             written_at: None,
@@ -238,17 +246,19 @@ impl Replica {
     pub fn handle(&mut self, input: Input, at: Moment) {
         match input {
             Input::Wake => self.dirty = true,
-            Input::Feed { subject, frame } => self.take_feed(subject, &frame),
+            Input::Feed { subject, frame } => self.take_feed(subject, &frame, at),
             Input::Presence(payload) => self.take_presence(&payload, at),
             Input::Announced { payload, reply } => self.take_announced(&payload, reply),
             Input::Answer { ask, frame } => self.take_answer(ask, frame.as_deref(), at),
             Input::Connected(connected) => self.take_connected(connected),
+            Input::BusTrouble(text) => self.bus_trouble = Some(text),
         }
     }
 
     fn take_connected(&mut self, connected: bool) {
         self.reconnects += u64::from(self.connected && !connected);
         self.connected = connected;
+        self.bus_trouble = None;
         self.fetching.forget();
         if let Phase::Joining(joiner) = &mut self.phase {
             joiner.failed();
@@ -269,6 +279,7 @@ impl Replica {
         self.advance(at);
         self.watch_contexts(at);
         self.watch_lag(at);
+        self.watch_alarm(at);
         self.plan_requests(at);
         self.say_presence(at);
         if at.uptime >= self.swept_at + self.options.reconcile_interval {
@@ -437,7 +448,6 @@ impl Replica {
         self.answer_wanted = false;
         let durable = self.store.durable();
         let presence = Presence {
-            protocol: wire::VERSION,
             node: durable.node,
             name: self.options.name.clone(),
             session: self.options.session,
@@ -449,7 +459,7 @@ impl Replica {
             clock: at.wall,
             ask: !self.is_ready(),
         };
-        self.outputs.push_back(Output::Presence(presence));
+        self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }
 
     fn schema(&self) -> String {

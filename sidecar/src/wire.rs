@@ -1,8 +1,8 @@
 //! What travels between sidecars: encoding, and the checks of everything that arrives, before anything believes it.
 //!
 //! A frame is `RC`, a version, flags, the CRC-32 of all that follows, and the body: a [`Message`] in postcard, behind
-//! its length when it is compressed with zstd. Small things that people want to see with `nats sub` (presence, state,
-//! requests, change events) are JSON instead.
+//! its length when it is compressed with zstd. What people want to see with `nats sub` (state, requests, change events)
+//! is JSON instead.
 //!
 //! Limits: a frame that says it is larger than [`limits::MESSAGE_BYTES_MAX`] is refused before memory is taken for it.
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::store::{Answer, Definitions, SnapshotPage};
 use crate::event::Piece;
 use crate::limits;
+use crate::members::Presence;
 use crate::position::NodeId;
 
 /// The version of the protocol. A sidecar takes messages of its own version only, and says so when it meets another.
@@ -26,6 +27,8 @@ const COMPRESSED: u8 = 1;
 pub enum Message {
     /// Groups of one origin, or pieces of them: the live feed.
     Feed(Feed),
+    /// What a node says of itself.
+    Presence(Presence),
     /// What was asked with a fetch.
     Fetched(Answer),
     /// What was asked with a snapshot request.

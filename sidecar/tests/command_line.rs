@@ -2,7 +2,6 @@
 //! NATS server is in the stories.
 
 #![expect(clippy::disallowed_methods, reason = "a test stands outside of the borders")]
-
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, and clears what the program may read")]
 

@@ -146,9 +146,12 @@ async fn database(path: &Path, declaration: Option<&Declaration>, report: &mut R
     };
     report.add(Weight::Ok, "database", format!("{name} can be read"));
     let Some(declaration) = declaration else { return };
+    // A database that has none of them is that of a node that is about to get everything from another.
+    let begun = tables.iter().any(|table| declaration.table(&table.name).is_some());
     for Finding { table, severity, reason, fix } in declaration.check(&tables) {
         let weight = match severity {
             Severity::Refused => Weight::Problem,
+            Severity::Missing if begun => Weight::Problem,
             Severity::Missing | Severity::Warning => Weight::Warning,
         };
         report.add_with_fix(weight, "table", format!("{}: {reason}", table.escape_debug()), fix);

@@ -187,7 +187,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         if let Some(reason) = self.unreadable(event, shape)? {
             return self.park(id, event, table, (ParkReason::Schema, &reason));
         }
-        let key = record::parse_record_id(&event.record_id, shape.layout.key.len()).expect("bug: it was read above");
+        let key = record::parse_record_id(&event.record_id, &shape.key).expect("bug: it was read above");
         if table.declared.capture == Capture::Events {
             self.ingest_unannounced(table, shape, &key)?;
         }
@@ -211,7 +211,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         if !shape.has_key_of(&layout) {
             return Ok(Some("the table has another primary key here".into()));
         }
-        let key = record::parse_record_id(&event.record_id, layout.key.len());
+        let key = record::parse_record_id(&event.record_id, &shape.key);
         let row = event.data.as_deref().map(|data| record::row_from_json(&layout.columns, data)).transpose();
         Ok(key.err().or(row.err()).map(|error| format!("it does not read: {error}")))
     }
@@ -258,7 +258,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         }
         match &event.data {
             None => {
-                let key = record::parse_record_id(&event.record_id, shape.layout.key.len());
+                let key = record::parse_record_id(&event.record_id, &shape.key);
                 self.tx.delete(shape, &key.expect("bug: it was read before"))
             }
             Some(data) if event.layout == shape.layout.id => {
@@ -349,7 +349,7 @@ impl<'t, 'a> Applier<'t, 'a> {
     }
 
     fn delete_by_record(&mut self, shape: &Shape, record_id: &str) -> Result<(), Error> {
-        let key = record::parse_record_id(record_id, shape.layout.key.len()).expect("bug: it was read before");
+        let key = record::parse_record_id(record_id, &shape.key).expect("bug: it was read before");
         self.tx.delete(shape, &key)
     }
 

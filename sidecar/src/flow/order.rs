@@ -89,7 +89,7 @@ impl Order {
     /// Takes a piece, in whatever order the bus gave it. `applied` is how far everything is applied here. Answers false
     /// when nothing in it was new.
     pub fn offer(&mut self, origin: NodeId, mut piece: Piece, layouts: &Arc<[Layout]>, applied: &Vector) -> bool {
-        let lane = self.lanes.entry(origin).or_default();
+        let Some(lane) = self.lane(origin) else { return false };
         lane.head = lane.head.max(piece.group_last);
         let stored = lane.staged.max(applied.of(origin));
         if piece.last() <= stored {
@@ -100,11 +100,9 @@ impl Order {
             return false;
         }
         let bytes = piece.size();
-        self.bytes += bytes;
         let held = Held { piece, layouts: layouts.clone(), bytes };
-        if let Some(replaced) = lane.held.insert(held.piece.first, held) {
-            self.bytes -= replaced.bytes;
-        }
+        let replaced = lane.held.insert(held.piece.first, held).map_or(0, |replaced| replaced.bytes);
+        self.bytes = self.bytes + bytes - replaced;
         self.shed();
         true
     }
@@ -121,8 +119,17 @@ impl Order {
 
     /// Takes in that `origin` has made events up to `head`.
     pub fn heard(&mut self, origin: NodeId, head: Sequence) {
-        let lane = self.lanes.entry(origin).or_default();
-        lane.head = lane.head.max(head);
+        if let Some(lane) = self.lane(origin) {
+            lane.head = lane.head.max(head);
+        }
+    }
+
+    /// The lane of an origin; none when there are more than any cluster has: a hostile bus cannot grow them further.
+    fn lane(&mut self, origin: NodeId) -> Option<&mut Lane> {
+        if limits::ORIGINS_MAX <= self.lanes.len() && !self.lanes.contains_key(&origin) {
+            return None;
+        }
+        Some(self.lanes.entry(origin).or_default())
     }
 
     /// The next thing to do, if its turn has come. It is done when the position, or [`Order::staged`], says so.

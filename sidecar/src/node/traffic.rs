@@ -36,6 +36,10 @@ pub(super) async fn links(
                 Some(Link::Up) => true,
                 Some(Link::Down) => false,
                 Some(Link::Lossy) => continue,
+                Some(Link::Trouble(text)) => {
+                    inbox.put(Input::BusTrouble(text)).await;
+                    continue;
+                }
                 None => return Ok(()),
             },
             () = tokio::time::sleep(LOOK_INTERVAL) => bus.is_connected(),
@@ -163,7 +167,7 @@ impl Sender {
     async fn publish(&self, output: Output) -> Result<(), BoxError> {
         let (subject, payload) = match output {
             Output::Feed(frame) => (self.subjects.events(self.node), Bytes::from(frame)),
-            Output::Presence(presence) => (self.subjects.presence(), serde_json::to_vec(&presence)?.into()),
+            Output::Presence(frame) => (self.subjects.presence(), Bytes::from(frame)),
             Output::Reply { to, body } => (to, Bytes::from(body)),
             Output::Ask { .. } => return Ok(()), // Sent above.
         };

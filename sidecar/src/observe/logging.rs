@@ -51,7 +51,9 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     if is_word && tracing::level_filters::LevelFilter::from_str(level).is_err() {
         return Err("the levels are `off`, `error`, `warn`, `info`, `debug` and `trace`".to_owned());
     }
-    EnvFilter::builder().parse(level).map_err(|error| error.to_string())
+    // The client library says each failed attempt to connect several times over; we say it once, with the address.
+    let quiet = if level.contains("async_nats") { level.to_owned() } else { format!("{level},async_nats=off") };
+    EnvFilter::builder().parse(quiet).map_err(|error| error.to_string())
 }
 
 /// Starts the log of this process. Only the first call counts.

@@ -13,7 +13,6 @@ use crate::flow::ingest;
 use crate::flow::order::{Gap, Order, Step};
 use crate::flow::receive;
 use crate::limits;
-use crate::members;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence, Vector};
 use crate::wire::{self, Message};
@@ -32,6 +31,9 @@ pub(super) struct Waiting {
 /// How long a node that was READY may lag behind what is known to exist before it is in doubt.
 const LAG_MAX: Duration = Duration::from_secs(15);
 
+/// How long an alarm counts that is not seen again. Presence comes every second.
+const ALARM_TIME: Duration = Duration::from_secs(15);
+
 /// Announcements that wait to be ingested; the next one is refused, and the service tries again.
 const ANNOUNCED_MAX: usize = 1024;
 
@@ -39,12 +41,11 @@ const ANNOUNCED_MAX: usize = 1024;
 const ANNOUNCED_AT_ONCE: usize = 50;
 
 impl Replica {
-    pub(super) fn take_feed(&mut self, subject: NodeId, frame: &[u8]) {
-        if subject == self.node() {
-            self.raise_alarm("events arrive on the bus under this node's own id");
-            return;
-        }
+    pub(super) fn take_feed(&mut self, subject: NodeId, frame: &[u8], at: Moment) {
         match receive::feed(frame, subject) {
+            Ok(feed) if feed.origin == self.node() => {
+                self.raise_alarm("events arrive on the bus under this node's own id", at);
+            }
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
                 for piece in feed.pieces {
@@ -53,23 +54,30 @@ impl Replica {
                     }
                 }
             }
-            Err(error) => {
-                tracing::warn!(subject = %subject, %error, "refused a message; what it should have brought is fetched");
-            }
+            Err(error) => self.note_refused("feed", &error),
+        }
+    }
+
+    /// A flood of garbage must not become a flood of log lines.
+    fn note_refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            tracing::warn!(what, %error, refused = self.refused, "refused a message; what it should have brought is fetched");
         }
     }
 
     pub(super) fn take_presence(&mut self, payload: &[u8], at: Moment) {
-        let presence = match members::read(payload) {
-            Ok(presence) => presence,
-            Err(error) => {
-                tracing::warn!(%error, "refused a presence");
-                return;
-            }
+        let presence = match wire::decode(payload) {
+            Ok(Message::Presence(presence)) => presence,
+            Ok(_) => return self.note_refused("presence", &"it is another kind of message"),
+            Err(error) => return self.note_refused("presence", &error),
         };
         if presence.node == self.node() {
             if presence.session != self.options.session {
-                self.raise_alarm("another sidecar speaks under this node's id: the database was copied while it ran");
+                self.raise_alarm(
+                    "another sidecar speaks under this node's id: the database was copied while it ran",
+                    at,
+                );
             }
             return;
         }
@@ -77,6 +85,7 @@ impl Replica {
         if self.store.durable().vector.of(self.node()) < own {
             self.raise_alarm(
                 "another node has more events of this node than this node itself: the database was restored from an older copy",
+                at,
             );
         }
         let own = self.node();
@@ -94,11 +103,19 @@ impl Replica {
         }
     }
 
-    fn raise_alarm(&mut self, text: &str) {
-        if self.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
+    fn raise_alarm(&mut self, text: &str, at: Moment) {
+        if self.alarm.as_ref().is_none_or(|(alarm, _)| alarm.text != text) {
             tracing::error!(hint = Code::Identity.hint(), "{text}");
         }
-        self.alarm = Some(Reason::new(Code::Identity, text));
+        self.alarm = Some((Reason::new(Code::Identity, text), at.uptime + ALARM_TIME));
+    }
+
+    /// An alarm that is not seen again ends: the other one is gone.
+    pub(super) fn watch_alarm(&mut self, at: Moment) {
+        if self.alarm.as_ref().is_some_and(|(_, until)| *until <= at.uptime) {
+            tracing::info!("what put this node's identity in doubt is gone");
+            self.alarm = None;
+        }
     }
 
     pub(super) fn take_announced(&mut self, payload: &[u8], reply: Option<String>) {

@@ -22,10 +22,11 @@ impl Replica {
     fn reasons(&self) -> Vec<Reason> {
         let durable = self.store.durable();
         let mut reasons: Vec<Reason> = Vec::new();
-        reasons.extend(self.alarm.clone());
+        reasons.extend(self.alarm.as_ref().map(|(reason, _)| reason.clone()));
         reasons.extend(self.trouble.as_ref().map(|trouble| trouble.reason.clone()));
         if !self.connected && !matches!(self.phase, Phase::Ready) && !durable.complete {
-            reasons.push(Reason::new(Code::Bus, "there is no connection to NATS, and this node needs the others"));
+            let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
+            reasons.push(Reason::new(Code::Bus, format!("{text}; this node needs the others")));
         }
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
         if matches!(self.phase, Phase::Ready) {
@@ -116,8 +117,8 @@ impl Replica {
     fn warnings(&self, at: Moment) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.connected {
-            warnings
-                .push("there is no connection to NATS: local writes are kept and go out when it is back".to_owned());
+            let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
+            warnings.push(format!("{text}; local writes are kept and go out when it is back"));
         }
         let schema = self.schema();
         for member in self.members.live(at.uptime) {

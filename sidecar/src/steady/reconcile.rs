@@ -177,7 +177,7 @@ impl Walk<'_> {
         let records = tx.records_after(self.table, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
         let mut changes = Vec::new();
         for record_id in &records {
-            let Ok(key) = record::parse_record_id(record_id, self.shape.layout.key.len()) else { continue };
+            let Ok(key) = record::parse_record_id(record_id, &self.shape.key) else { continue };
             if tx.row(self.shape, &key)?.is_some() {
                 continue; // Looked at in the first walk.
             }

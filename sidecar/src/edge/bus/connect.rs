@@ -1,5 +1,6 @@
 //! Connects, logs in, and tells when the connection comes and goes.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event};
@@ -10,14 +11,16 @@ use super::{Bus, Error};
 use crate::config::{Config, Login, Nats, Secret};
 
 /// The connection came, or went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
     /// There is one now.
     Up,
     /// There is none.
     Down,
-    /// The server's client library dropped messages for us: what they brought must be fetched.
+    /// The client library dropped messages for us: what they brought must be fetched.
     Lossy,
+    /// It does not come: what the server or the system says.
+    Trouble(String),
 }
 
 /// How long a check waits for the server.
@@ -41,9 +44,12 @@ pub async fn connect(config: &Config, link: mpsc::Sender<Link>) -> Result<Bus, E
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(pause_before)
-        .event_callback(move |event| {
-            let link = link.clone();
-            async move { tell(event, &link) }
+        .event_callback({
+            let (servers, said) = (config.nats.servers.join(", "), Arc::new(Mutex::new(String::new())));
+            move |event| {
+                let (link, servers, said) = (link.clone(), servers.clone(), said.clone());
+                async move { tell(event, &link, &servers, &said) }
+            }
         });
     let client = options.connect(config.nats.servers.clone()).await;
     Ok(Bus { client: client.map_err(|source| failed(&config.nats, source))? })
@@ -57,9 +63,14 @@ fn pause_before(attempt: usize) -> Duration {
     base / 2 + base * u32::from(jitter) / 512
 }
 
-fn tell(event: Event, link: &mpsc::Sender<Link>) {
+/// `said` is the trouble that was logged last: a server that stays away is one line, not one each attempt.
+fn tell(event: Event, link: &mpsc::Sender<Link>, servers: &str, said: &Mutex<String>) {
+    let is_news = |text: &str| said.lock().is_ok_and(|mut said| std::mem::replace(&mut *said, text.to_owned()) != text);
     let change = match event {
-        Event::Connected => Link::Up,
+        Event::Connected => {
+            is_news("");
+            Link::Up
+        }
         Event::Disconnected | Event::Closed => Link::Down,
         Event::SlowConsumer(subscription) => {
             tracing::warn!(subscription, "messages came faster than they could be taken; they are fetched instead");
@@ -70,20 +81,28 @@ fn tell(event: Event, link: &mpsc::Sender<Link>) {
             return;
         }
         Event::ServerError(error) => {
-            tracing::error!(%error, "the NATS server refuses something; check the permissions of this user");
-            return;
+            let text = format!("the NATS server at {servers} refuses: {error}");
+            if is_news(&text) {
+                tracing::error!(hint = "check the login and the permissions of this user", "{text}");
+            }
+            Link::Trouble(text)
         }
         Event::ClientError(error) => {
-            tracing::warn!(%error, "the connection to NATS is in trouble");
-            return;
+            let text = format!("cannot connect to NATS at {servers}: {error}");
+            if is_news(&text) {
+                tracing::warn!("{text}; trying again");
+            }
+            Link::Trouble(text)
         }
         other => {
             tracing::debug!(event = %other, "NATS");
             return;
         }
     };
-    if change != Link::Lossy {
-        tracing::info!("NATS is {}", if change == Link::Up { "connected" } else { "disconnected" });
+    match change {
+        Link::Up => tracing::info!(servers, "NATS is connected"),
+        Link::Down => tracing::warn!(servers, "NATS is disconnected; local writes are kept and go out when it is back"),
+        Link::Lossy | Link::Trouble(_) => {}
     }
     if link.try_send(change).is_err() {
         tracing::debug!("a change of the connection was not taken; the node looks at the connection itself");

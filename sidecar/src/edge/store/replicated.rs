@@ -9,7 +9,7 @@ use rowcast_schema::declaration::{Declaration, TableDeclaration};
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::{quoted, quoted_list};
 use rowcast_schema::layout::Layout;
-use rowcast_schema::record::{self, Collation};
+use rowcast_schema::record::{self, Collation, KeyColumn};
 use rowcast_schema::table::{Table, Term, Unique};
 use rowcast_schema::value::{Affinity, Value};
 use rusqlite::Connection;
@@ -49,8 +49,8 @@ pub struct Shape {
     pub table: Table,
     /// The captured columns.
     pub layout: Arc<Layout>,
-    /// Of the key, in key order.
-    pub collations: Vec<Collation>,
+    /// The key's columns, in key order.
+    pub key: Vec<KeyColumn>,
     /// What a column holds that nobody has written, in the order of the layout.
     pub defaults: Vec<Value>,
     pub(super) row: String,
@@ -109,20 +109,19 @@ impl Shape {
             return Err(Error::Table { table: table.name, reason: refusal.reason, fix: refusal.fix });
         }
         let layout = Layout::of(&table, &declared.exclude);
-        let collations = table.key_collations().into_iter().map(|collation| collation.expect("bug: refused above"));
-        let collations: Vec<Collation> = collations.collect();
+        let key: Vec<KeyColumn> = table.key_columns().expect("bug: a custom collation is refused above");
         let name = quoted(&table.name);
         let columns = quoted_list(layout.columns.iter().map(String::as_str));
-        let key = key_equals(&layout, &collations);
+        let is_key = key_equals(&layout, &key);
         let shape = Self {
-            row: format!("SELECT {columns} FROM {name} WHERE {key}"),
-            scan: format!("SELECT {columns} FROM {name} ORDER BY {}", key_order(&layout, &collations)),
-            scan_after: scan_after(&name, &columns, &layout, &collations),
-            delete: format!("DELETE FROM {name} WHERE {key}"),
-            upsert: upsert(&table, &layout, &collations, &layout.columns),
+            row: format!("SELECT {columns} FROM {name} WHERE {is_key}"),
+            scan: format!("SELECT {columns} FROM {name} ORDER BY {}", key_order(&layout, &key)),
+            scan_after: scan_after(&name, &columns, &layout, &key),
+            delete: format!("DELETE FROM {name} WHERE {is_key}"),
+            upsert: upsert(&table, &layout, &key, &layout.columns),
             holders: table.uniques.iter().map(|unique| holders(&table, &layout, unique)).collect(),
             defaults: defaults(connection, &table, &layout),
-            collations,
+            key,
             layout: Arc::new(layout),
             table,
         };
@@ -146,7 +145,7 @@ impl Shape {
 
     /// The upsert of a row that has only `columns`.
     pub(super) fn upsert_of(&self, columns: &[String]) -> String {
-        upsert(&self.table, &self.layout, &self.collations, columns)
+        upsert(&self.table, &self.layout, &self.key, columns)
     }
 
     /// The key among the cells of a row of this layout.
@@ -161,7 +160,7 @@ impl Shape {
 
     /// The record id of a key.
     pub fn record_id_of_key(&self, key: &[Value]) -> String {
-        record::record_id(key, &self.collations)
+        record::record_id(key, &self.key)
     }
 
     /// Whether `layout` has the same key columns as the table has now.
@@ -185,40 +184,39 @@ fn collate(collation: Collation) -> &'static str {
     }
 }
 
-fn key_terms<'a>(layout: &'a Layout, collations: &'a [Collation]) -> impl Iterator<Item = (String, &'static str)> + 'a {
-    layout.key.iter().zip(collations).map(|(&at, &collation)| (quoted(&layout.columns[at]), collate(collation)))
+fn key_terms<'a>(layout: &'a Layout, key: &'a [KeyColumn]) -> impl Iterator<Item = (String, &'static str)> + 'a {
+    layout.key.iter().zip(key).map(|(&at, column)| (quoted(&layout.columns[at]), collate(column.collation)))
 }
 
-fn key_equals(layout: &Layout, collations: &[Collation]) -> String {
-    let terms = key_terms(layout, collations).enumerate();
+fn key_equals(layout: &Layout, key: &[KeyColumn]) -> String {
+    let terms = key_terms(layout, key).enumerate();
     let terms: Vec<String> = terms.map(|(at, (name, by))| format!("{name} = ?{} COLLATE {by}", at + 1)).collect();
     terms.join(" AND ")
 }
 
-fn key_order(layout: &Layout, collations: &[Collation]) -> String {
-    let names: Vec<String> =
-        key_terms(layout, collations).map(|(column, by)| format!("{column} COLLATE {by}")).collect();
+fn key_order(layout: &Layout, key: &[KeyColumn]) -> String {
+    let names: Vec<String> = key_terms(layout, key).map(|(column, by)| format!("{column} COLLATE {by}")).collect();
     names.join(", ")
 }
 
 /// All rows after a key, in key order.
-fn scan_after(name: &str, columns: &str, layout: &Layout, collations: &[Collation]) -> String {
-    let order = key_order(layout, collations);
+fn scan_after(name: &str, columns: &str, layout: &Layout, key: &[KeyColumn]) -> String {
+    let order = key_order(layout, key);
     let places: Vec<String> = (1..=layout.key.len()).map(|at| format!("?{at}")).collect();
     format!("SELECT {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order}", places.join(", "))
 }
 
 /// Never REPLACE: that would delete other rows. `OR ABORT` overrides what the table itself says about conflicts.
-fn upsert(table: &Table, layout: &Layout, collations: &[Collation], columns: &[String]) -> String {
-    let key: Vec<&str> = layout.key.iter().map(|&at| layout.columns[at].as_str()).collect();
+fn upsert(table: &Table, layout: &Layout, key: &[KeyColumn], columns: &[String]) -> String {
+    let names: Vec<&str> = layout.key.iter().map(|&at| layout.columns[at].as_str()).collect();
     let set: Vec<String> = columns
         .iter()
         .filter(|column| {
             // A key column is set only where an equal key can still read differently: 'a' and 'A', 1 and 1.0.
-            match key.iter().position(|name| name == column) {
+            match names.iter().position(|name| name == column) {
                 None => true,
                 Some(_) if table.has_integer_key() => false,
-                Some(at) => collations[at] != Collation::Binary || table.affinity(table.key[at]) == Affinity::Blob,
+                Some(at) => key[at].collation != Collation::Binary || table.affinity(table.key[at]) == Affinity::Blob,
             }
         })
         .map(|column| format!("{0} = excluded.{0}", quoted(column)))
@@ -230,7 +228,7 @@ fn upsert(table: &Table, layout: &Layout, collations: &[Collation], columns: &[S
         quoted(&table.name),
         quoted_list(columns.iter().map(String::as_str)),
         places.join(", "),
-        quoted_list(key)
+        quoted_list(names)
     )
 }
 

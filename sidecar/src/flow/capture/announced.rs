@@ -8,11 +8,13 @@
 //! The contract is `docs/change-event.schema.json`.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use rowcast_schema::declaration::Capture;
 use rowcast_schema::value::{Affinity, Value};
 use rowcast_schema::{is_own_table, record};
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Change;
 use crate::clock::Timestamp;
@@ -28,10 +30,41 @@ use crate::position::Sequence;
 struct Payload {
     table: String,
     operation: Said,
-    data: Option<HashMap<String, Value>>,
-    key: Option<HashMap<String, Value>>,
+    data: Option<Cells>,
+    key: Option<Cells>,
     /// Milliseconds since 1970.
     at: Option<i64>,
+}
+
+/// Cells by column name. A cell that is no value is refused with the name of its column.
+#[derive(Debug)]
+struct Cells(HashMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Cells {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Columns;
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Cells;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of columns and values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cells, A::Error> {
+                let mut cells = HashMap::new();
+                while let Some(column) = map.next_key::<String>()? {
+                    let value = map
+                        .next_value()
+                        .map_err(|error| de::Error::custom(format_args!("column `{column}`: {error}")))?;
+                    if cells.insert(column.clone(), value).is_some() {
+                        return Err(de::Error::custom(format_args!("column `{column}` is given twice")));
+                    }
+                }
+                Ok(Cells(cells))
+            }
+        }
+        deserializer.deserialize_map(Columns)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -182,7 +215,7 @@ fn cells(payload: &Payload, table: &Replicated, shape: &Shape) -> Result<KeyAndC
     let Some(given) = &payload.data else {
         return Err(Refusal(format!("a create or update of `{name}` needs `data`, the full row after the change")));
     };
-    for column in given.keys() {
+    for column in given.0.keys() {
         if shape.table.column(column).is_none() {
             return Err(Refusal(format!("table `{name}` has no column `{column}`")));
         }
@@ -193,7 +226,7 @@ fn cells(payload: &Payload, table: &Replicated, shape: &Shape) -> Result<KeyAndC
 }
 
 /// One cell, as the column would keep it.
-fn cell(given: &HashMap<String, Value>, at: usize, table: &str, shape: &Shape, place: &str) -> Result<Value, Refusal> {
+fn cell(Cells(given): &Cells, at: usize, table: &str, shape: &Shape, place: &str) -> Result<Value, Refusal> {
     let column = &shape.layout.columns[at];
     let value = given
         .get(column)
