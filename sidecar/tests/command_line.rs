@@ -3,7 +3,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test stands outside of the borders")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "the test plays the service, and clears what the program may read")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
