@@ -36,7 +36,7 @@ pub(super) struct EventSql {
     pub newest: String,
     pub history: String,
     pub by_id: String,
-    pub range: String,
+    pub range_down: String,
     pub set_processed: String,
     pub set_range_processed: String,
     pub records_after: String,
@@ -89,7 +89,7 @@ impl EventSql {
                  ORDER BY timestamp DESC, source_node_id DESC"
             ),
             by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
-            range: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id"),
+            range_down: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"),
             set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
             records_after: format!(
                 "SELECT DISTINCT record_id FROM {events} WHERE ?1 < record_id ORDER BY record_id LIMIT ?2"

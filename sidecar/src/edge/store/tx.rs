@@ -332,7 +332,7 @@ impl<'a> Tx<'a> {
             .map(drop)
     }
 
-    /// The stored events of one origin in a range, table by table, each table in sequence order: those of a long group.
+    /// The stored events of one origin in a range, table by table, the newest first: those of a long group.
     pub fn staged(
         &self,
         table: &Replicated,
@@ -342,7 +342,7 @@ impl<'a> Tx<'a> {
     ) -> Result<Vec<(EventId, Event)>, Error> {
         let doing = || format!("read the staged events of `{}`", table.name);
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        let mut statement = self.connection.prepare_cached(&table.events.range).doing(doing())?;
+        let mut statement = self.connection.prepare_cached(&table.events.range_down).doing(doing())?;
         let mut rows = statement.query([first, last]).doing(doing())?;
         let mut found = Vec::new();
         while found.len() < limit {
