@@ -80,7 +80,7 @@ fn two_quick_updates_of_which_one_word_is_lost_and_a_remote_event_in_between_los
             "SELECT DISTINCT json_extract(data, '$.name') FROM items_Events WHERE record_id = '{id}' ORDER BY 1"
         ))
     };
-    for (id, first_is_lost) in [("1", false), ("2", true)] {
+    for (id, first_is_lost) in [("x", false), ("y", true)] {
         a.sql(&format!("INSERT INTO items VALUES ('{id}', 'made', 0, 1.5, NULL)"));
         bus.ask(&subject(&a), said("create", &item(id, "made", 0)));
         eventually_eq!(b.number(&format!("SELECT count(*) FROM items WHERE id = '{id}'")), 1);

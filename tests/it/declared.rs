@@ -43,7 +43,8 @@ fn an_excluded_column_is_each_nodes_own() {
 #[test]
 fn tables_that_are_not_declared_or_not_enabled_stay_where_they_are() {
     let nats = NatsServer::start();
-    let cluster = Cluster::declared(&nats, SQL, DECLARED, ["a", "b"]);
+    let cluster =
+        Cluster::prepare_declared(&nats, SQL, DECLARED, ["a", "b"]).ignoring(&["devices.local_note"]).started();
     let [a, b] = cluster.nodes();
     a.sql("INSERT INTO sessions VALUES ('t', 'bob'); UPDATE undeclared SET v = 'changed'; INSERT INTO devices(id) VALUES ('d2')");
     cluster.converged();

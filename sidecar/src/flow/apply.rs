@@ -99,11 +99,13 @@ impl<'t, 'a> Applier<'t, 'a> {
         let context = self.tx.context(EventId { origin, sequence: first })?;
         let mut greatest = Timestamp::default();
         for table in self.tx.tables().iter() {
-            let mut from = first;
-            loop {
-                let events = self.tx.staged(table, origin, (from, last), limits::APPLY_ROWS_MAX)?;
-                let Some((newest, _)) = events.last() else { break };
-                from = newest.sequence + 1;
+            // From the newest down: a record's last event takes its row, and the others find it taken. The other way
+            // round every one of them would be written, and would look past all that are still unplaced above it.
+            let mut until = last;
+            while first <= until {
+                let events = self.tx.staged(table, origin, (first, until), limits::APPLY_ROWS_MAX)?;
+                let Some((oldest, _)) = events.last() else { break };
+                until = oldest.sequence - 1;
                 for (id, event) in &events {
                     self.place(*id, event, table, &context)?;
                     greatest = greatest.max(self.trusted(event.timestamp));

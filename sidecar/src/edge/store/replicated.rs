@@ -36,7 +36,7 @@ pub(super) struct EventSql {
     pub newest: String,
     pub history: String,
     pub by_id: String,
-    pub range: String,
+    pub range_down: String,
     pub set_processed: String,
     pub set_range_processed: String,
     pub records_after: String,
@@ -58,7 +58,24 @@ pub struct Shape {
     pub(super) scan_after: String,
     pub(super) delete: String,
     pub(super) upsert: String,
-    pub(super) holders: Vec<String>,
+    pub(super) holders: Vec<Holders>,
+}
+
+/// How to find the rows that hold what a new row would claim of one unique index.
+#[derive(Debug)]
+pub(super) enum Holders {
+    /// A query: the index is over columns that events carry.
+    Query(String),
+    /// An insert that answers with the row in its way, to be rolled back: only SQLite knows what a generated column, or
+    /// one that is not replicated, will hold.
+    Probe(String),
+}
+
+impl Holders {
+    fn sql(&self) -> &String {
+        let (Self::Query(sql) | Self::Probe(sql)) = self;
+        sql
+    }
 }
 
 impl Replicated {
@@ -89,7 +106,7 @@ impl EventSql {
                  ORDER BY timestamp DESC, source_node_id DESC"
             ),
             by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
-            range: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id"),
+            range_down: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"),
             set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
             records_after: format!(
                 "SELECT DISTINCT record_id FROM {events} WHERE ?1 < record_id ORDER BY record_id LIMIT ?2"
@@ -131,9 +148,8 @@ impl Shape {
 
     /// Prepares the statements once: a table whose definition calls a function of the service cannot be written here.
     fn prove(&self, connection: &Connection) -> Result<(), Error> {
-        for sql in
-            [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(&self.holders)
-        {
+        let holders = self.holders.iter().map(Holders::sql);
+        for sql in [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(holders) {
             connection.prepare(sql).map_err(|error| Error::Table {
                 table: self.table.name.clone(),
                 reason: format!("SQLite cannot prepare a statement over it without the service: {error}"),
@@ -233,7 +249,21 @@ fn upsert(table: &Table, layout: &Layout, key: &[KeyColumn], columns: &[String])
 }
 
 /// The keys of rows that hold what a row with the bound cells would claim of one unique index.
-fn holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
+fn holders(table: &Table, layout: &Layout, unique: &Unique) -> Holders {
+    let carried = |term: &Term| match term {
+        Term::Column(at, _) => layout.columns.contains(&table.columns[*at].name),
+        Term::Expression(..) => false,
+    };
+    let whole = table.columns.iter().all(|column| layout.columns.contains(&column.name));
+    // An expression can name any column; one that the query does not have would be taken from the row compared with.
+    if whole || (unique.terms.iter().all(carried) && unique.predicate.is_none()) {
+        Holders::Query(query_holders(table, layout, unique))
+    } else {
+        Holders::Probe(probe_holders(table, layout, unique))
+    }
+}
+
+fn query_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
     let key = layout.key.iter().map(|&at| format!("held.{}", quoted(&layout.columns[at]))).collect::<Vec<_>>();
     let places: Vec<String> = (1..=layout.columns.len()).map(|at| format!("?{at}")).collect();
     let new = format!(
@@ -258,6 +288,31 @@ fn holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
         terms.push(format!("({predicate}) AND (SELECT ({predicate}) FROM new)"));
     }
     format!("{new} SELECT {} FROM {} AS held WHERE {}", key.join(", "), quoted(&table.name), terms.join(" AND "))
+}
+
+fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
+    let name = quoted(&table.name);
+    let key: Vec<String> = layout.key.iter().map(|&at| quoted(&layout.columns[at])).collect();
+    let places: Vec<String> = (1..=layout.columns.len()).map(|at| format!("?{at}")).collect();
+    let target: Vec<String> = unique
+        .terms
+        .iter()
+        .map(|term| match term {
+            Term::Column(at, collation) => {
+                format!("{} COLLATE {}", quoted(&table.columns[*at].name), quoted(collation))
+            }
+            Term::Expression(text, collation) => format!("({text}) COLLATE {}", quoted(collation)),
+        })
+        .collect();
+    let predicate = unique.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();
+    format!(
+        "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}){predicate} DO UPDATE SET {first} = {name}.{first} RETURNING {}",
+        quoted_list(layout.columns.iter().map(String::as_str)),
+        places.join(", "),
+        target.join(", "),
+        key.join(", "),
+        first = key[0],
+    )
 }
 
 /// What each column of the layout holds where nobody wrote it. A default that only SQLite can compute at insert

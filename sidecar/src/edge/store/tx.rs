@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ffi, params_f
 
 use super::cell::{self, Bound};
 use super::error::{Doing as _, Error, damaged};
-use super::replicated::{Replicated, Shape, Tables};
+use super::replicated::{Holders, Replicated, Shape, Tables};
 use super::{Durable, OpenGroup, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, EventId, Operation, Version};
@@ -197,22 +197,48 @@ impl<'a> Tx<'a> {
     /// The keys of other rows that hold what `cells` claim of any UNIQUE index.
     fn holders(&self, shape: &Shape, cells: &[Value]) -> Result<Vec<Vec<Value>>, Error> {
         let own = shape.record_id(cells);
-        let width = shape.layout.key.len();
         let mut holders: Vec<Vec<Value>> = Vec::new();
-        for sql in &shape.holders {
-            let doing = || format!("find who holds a UNIQUE value of `{}`", shape.table.name);
-            let mut statement = self.connection.prepare_cached(sql).doing(doing())?;
-            let bound = cells.iter().take(statement.parameter_count()).map(Bound);
-            let mut rows = statement.query(params_from_iter(bound)).doing(doing())?;
-            while let Some(row) = rows.next().doing(doing())? {
-                let key = (0..width).map(|at| row.get_ref(at).map(cell::read));
-                let key = key.collect::<rusqlite::Result<Vec<Value>>>().doing(doing())?;
+        for unique in &shape.holders {
+            let found = match unique {
+                Holders::Query(sql) => self.keys(shape, sql, cells),
+                Holders::Probe(sql) => self.probe(shape, sql, cells),
+            };
+            for key in found.doing(format!("find who holds a UNIQUE value of `{}`", shape.table.name))? {
                 if shape.record_id_of_key(&key) != own && !holders.contains(&key) {
                     holders.push(key);
                 }
             }
         }
         Ok(holders)
+    }
+
+    fn keys(&self, shape: &Shape, sql: &str, cells: &[Value]) -> rusqlite::Result<Vec<Vec<Value>>> {
+        let width = shape.layout.key.len();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let bound = cells.iter().take(statement.parameter_count()).map(Bound);
+        let mut rows = statement.query(params_from_iter(bound))?;
+        let mut keys = Vec::new();
+        while let Some(row) = rows.next()? {
+            keys.push((0..width).map(|at| row.get_ref(at).map(cell::read)).collect::<rusqlite::Result<_>>()?);
+        }
+        Ok(keys)
+    }
+
+    /// Runs a statement that writes, for what it answers alone. What another constraint is in the way of answers
+    /// nothing: the one that holds that is found by its own statement, and then it is asked again.
+    fn probe(&self, shape: &Shape, sql: &str, cells: &[Value]) -> rusqlite::Result<Vec<Vec<Value>>> {
+        self.connection.execute_batch("SAVEPOINT _rowcast_probe")?;
+        let own = shape.key_of(cells);
+        let found = self
+            .connection
+            .prepare_cached(&shape.delete)
+            .and_then(|mut statement| statement.execute(params_from_iter(own.iter().map(Bound))))
+            .and_then(|_| self.keys(shape, sql, cells));
+        self.connection.execute_batch("ROLLBACK TO _rowcast_probe; RELEASE _rowcast_probe")?;
+        match found {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(Vec::new()),
+            found => found,
+        }
     }
 
     /// Deletes the row with that key, if there is one.
@@ -332,7 +358,7 @@ impl<'a> Tx<'a> {
             .map(drop)
     }
 
-    /// The stored events of one origin in a range, table by table, each table in sequence order: those of a long group.
+    /// The stored events of one origin in a range, table by table, the newest first: those of a long group.
     pub fn staged(
         &self,
         table: &Replicated,
@@ -342,7 +368,7 @@ impl<'a> Tx<'a> {
     ) -> Result<Vec<(EventId, Event)>, Error> {
         let doing = || format!("read the staged events of `{}`", table.name);
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        let mut statement = self.connection.prepare_cached(&table.events.range).doing(doing())?;
+        let mut statement = self.connection.prepare_cached(&table.events.range_down).doing(doing())?;
         let mut rows = statement.query([first, last]).doing(doing())?;
         let mut found = Vec::new();
         while found.len() < limit {
