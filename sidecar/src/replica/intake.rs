@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Failure, Moment, Output, Replica};
 use crate::edge::store::{Answer, Store};
 use crate::flow::apply::Applier;
-use crate::flow::capture::announced::{self, Heard, Refusal};
+use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
 use crate::flow::ingest;
 use crate::flow::order::{Gap, Order, Step};
@@ -120,16 +120,20 @@ impl Replica {
 
     pub(super) fn take_announced(&mut self, payload: &[u8], reply: Option<String>) {
         let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
-        let read = announced::read(payload, &tables);
-        let refusal = match read {
-            Ok(None) => return,
-            Ok(Some(_)) if !self.flows() => {
+        let refusal = match announced::read(payload, &tables) {
+            Ok(Read::Own(table)) => {
+                // An echo of our own writes by a service that tells everything: no news for the log.
+                let refusal =
+                    Refusal(format!("`{table}` is one of Rowcast's own tables: its change events are ignored"));
+                return self.answer_refused(&refusal, reply);
+            }
+            Ok(Read::Change(_)) if !self.flows() => {
                 Refusal("this node is not READY: its data is still being loaded; try again".into())
             }
-            Ok(Some(_)) if ANNOUNCED_MAX <= self.announced.len() => {
+            Ok(Read::Change(_)) if ANNOUNCED_MAX <= self.announced.len() => {
                 Refusal("too many change events wait; try again".into())
             }
-            Ok(Some(announcement)) => {
+            Ok(Read::Change(announcement)) => {
                 self.announced.push_back((announcement, reply));
                 return;
             }
@@ -140,6 +144,10 @@ impl Replica {
 
     fn refuse(&mut self, refusal: &Refusal, reply: Option<String>) {
         tracing::warn!(reason = refusal.0, "refused a change event of the service");
+        self.answer_refused(refusal, reply);
+    }
+
+    fn answer_refused(&mut self, refusal: &Refusal, reply: Option<String>) {
         if let Some(to) = reply {
             let body = serde_json::json!({ "ok": false, "error": refusal.0 }).to_string();
             self.outputs.push_back(Output::Reply { to, body });

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -30,7 +30,14 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self, Error> {
         let path = beside(database, "-rowcast");
-        let failed = |source| Error::File { doing: "open", path: path.clone(), source };
+        let failed = |source: std::io::Error| match source.kind() {
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Error::Unusable {
+                path: database.to_owned(),
+                reason: format!("its folder is read-only: `{}` cannot be opened", path.display()),
+                fix: "give the sidecar's user write access to the database and its folder".into(),
+            },
+            _ => Error::File { doing: "open", path: path.clone(), source },
+        };
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {

@@ -14,9 +14,7 @@ pub(super) fn for_writing(path: &Path) -> Result<Connection, Error> {
     refuse_network_file_system(path)?;
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     look(&connection, path)?;
-    if connection.is_readonly("main").doing("look at the database")? {
-        return Err(unusable(path, "the database file is read-only", "give the sidecar's user write access to it"));
-    }
+    refuse_read_only(&connection, path)?;
     switch_to_wal(&connection, path)?;
     let settings = || -> rusqlite::Result<()> {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -39,6 +37,7 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
     }
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     look(&connection, path)?;
+    refuse_read_only(&connection, path)?;
     connection.pragma_update(None, "query_only", true).doing("set up the connection")?;
     connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_MAX);
     Ok(connection)
@@ -65,6 +64,18 @@ fn wait_for_lock(tries: i32) -> bool {
 /// The first read: finds out whether the file is a database at all.
 fn look(connection: &Connection, path: &Path) -> Result<(), Error> {
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(|error| opening(path, error))
+}
+
+/// Where a database cannot be written, a sidecar cannot work, and even a reader in WAL mode needs its `-shm`.
+fn refuse_read_only(connection: &Connection, path: &Path) -> Result<(), Error> {
+    if connection.is_readonly("main").doing("look at the database")? {
+        return Err(unusable(
+            path,
+            "the database file is read-only",
+            "give the sidecar's user write access to it and its folder",
+        ));
+    }
+    Ok(())
 }
 
 fn switch_to_wal(connection: &Connection, path: &Path) -> Result<bool, Error> {

@@ -83,11 +83,20 @@ pub struct Refusal(pub String);
 #[derive(Debug)]
 pub struct Announcement(Payload);
 
-/// Reads a change event; `None` for one about Rowcast's own tables, which is nobody's change.
+/// What a change event is about.
+#[derive(Debug)]
+pub enum Read {
+    /// A table of the service.
+    Change(Announcement),
+    /// One of Rowcast's own tables, by name: nobody's change, and ignored.
+    Own(String),
+}
+
+/// Reads a change event.
 ///
 /// # Errors
 /// When it is too large, or not what the contract says: the words name the key that is wrong.
-pub fn read(payload: &[u8], tables: &[String]) -> Result<Option<Announcement>, Refusal> {
+pub fn read(payload: &[u8], tables: &[String]) -> Result<Read, Refusal> {
     if limits::CHANGE_BYTES_MAX < payload.len() {
         return Err(Refusal(format!(
             "a change event of {} bytes; at most {} are taken. Declare the table with capture = \"triggers\"",
@@ -98,7 +107,7 @@ pub fn read(payload: &[u8], tables: &[String]) -> Result<Option<Announcement>, R
     let payload: Payload =
         serde_json::from_slice(payload).map_err(|error| Refusal(format!("not a change event: {error}")))?;
     let own = is_own_table(&payload.table, tables.iter().map(String::as_str));
-    Ok((!own).then_some(Announcement(payload)))
+    Ok(if own { Read::Own(payload.table) } else { Read::Change(Announcement(payload)) })
 }
 
 /// What came of an announcement.
@@ -286,7 +295,7 @@ mod tests {
     fn own_tables_are_nobodys_change() {
         let own = |table: &str| {
             let text = format!(r#"{{"table":"{table}","operation":"create","data":{{}}}}"#);
-            read(text.as_bytes(), &["Track".to_owned()]).unwrap().is_none()
+            matches!(read(text.as_bytes(), &["Track".to_owned()]), Ok(Read::Own(name)) if name == table)
         };
         assert!(own("Track_Events") && own("track_events") && own("_rowcast_journal"));
         assert!(!own("Track"));
