@@ -18,6 +18,9 @@ use parts::Assembler;
 
 use crate::limits;
 
+/// The name under which the client library writes to the log.
+pub const CLIENT_TARGET: &str = "async_nats";
+
 /// What went wrong at the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -16,9 +16,12 @@ mod identity;
 mod install;
 mod journal;
 mod open;
+mod parked;
 mod reader;
 mod replicated;
+mod rows;
 mod serve;
+mod state;
 mod tx;
 mod uninstall;
 
@@ -36,10 +39,12 @@ pub use self::error::{Error, Remedy};
 pub use self::install::Pending;
 pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
+pub use self::parked::{ParkReason, ParkedEvent};
 pub use self::reader::{Facts, Reader};
 pub use self::replicated::{Replicated, Shape, Tables};
+pub use self::rows::Written;
 pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
-pub use self::tx::{Content, Newest, ParkReason, ParkedEvent, Place, Tx, Written};
+pub use self::tx::{Content, Newest, Place, Tx};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};
 use crate::position::{NodeId, Sequence, Vector};
@@ -100,7 +105,7 @@ impl Store {
         }
         let wal_path = identity::beside(path, "-wal");
         let wal = File::open(&wal_path).map_err(|source| Error::File { doing: "open", path: wal_path, source })?;
-        let durable = tx::load(&connection)?;
+        let durable = state::load(&connection)?;
         let mut store = Self {
             connection,
             path: path.to_owned(),
@@ -122,11 +127,11 @@ impl Store {
     /// A copied or restored database gets a new id: its old one may be in use elsewhere.
     fn prove_identity(&mut self) -> Result<(), Error> {
         let outside = self.lock.nonce()?;
-        let inside = tx::state(&self.connection, "nonce")?.and_then(|text| Uuid::try_parse(&text).ok());
+        let inside = state::state(&self.connection, "nonce")?.and_then(|text| Uuid::try_parse(&text).ok());
         let fresh = self.durable.next == 1;
         if outside != inside && !fresh {
             let old = self.durable.node;
-            self.durable = tx::take_new_identity(&self.connection)?;
+            self.durable = state::take_new_identity(&self.connection)?;
             tracing::warn!(
                 old_node_id = %old,
                 node_id = %self.durable.node,
@@ -135,7 +140,7 @@ impl Store {
         }
         let nonce = Uuid::new_v4();
         // The file first: a crash in between makes them differ, and that is noticed.
-        tx::set_state(&self.connection, "nonce", &nonce.hyphenated().to_string())?;
+        state::set_state(&self.connection, "nonce", &nonce.hyphenated().to_string())?;
         self.harden()?;
         self.lock.set_nonce(nonce)
     }
@@ -236,7 +241,7 @@ impl Store {
     pub fn known_layout(&self, id: LayoutId) -> Option<Layout> {
         let shapes = self.tables.iter().filter_map(|table| table.shape.as_ref());
         let now = shapes.map(|shape| shape.layout.as_ref()).find(|layout| layout.id == id).cloned();
-        now.or_else(|| tx::layout(&self.connection, id).ok().flatten())
+        now.or_else(|| state::layout(&self.connection, id).ok().flatten())
     }
 
     /// The declaration.

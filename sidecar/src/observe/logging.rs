@@ -9,6 +9,8 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::edge::bus;
+
 /// The filter when nothing else was said.
 pub const LEVEL_DEFAULT: &str = "info";
 
@@ -52,7 +54,11 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
         return Err("the levels are `off`, `error`, `warn`, `info`, `debug` and `trace`".to_owned());
     }
     // The client library says each failed attempt to connect several times over; we say it once, with the address.
-    let quiet = if level.contains("async_nats") { level.to_owned() } else { format!("{level},async_nats=off") };
+    let quiet = if level.contains(bus::CLIENT_TARGET) {
+        level.to_owned()
+    } else {
+        format!("{level},{}=off", bus::CLIENT_TARGET)
+    };
     EnvFilter::builder().parse(quiet).map_err(|error| error.to_string())
 }
 

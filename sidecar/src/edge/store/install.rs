@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
-use super::{serve, tx};
+use super::{serve, state};
 use crate::position::NodeId;
 
 /// A table whose rows must be compared with their events, because its triggers were not there all the time.
@@ -53,11 +53,11 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
         execute_if_new(connection, sql)?;
     }
     execute_if_new(connection, &serve::create_strays())?;
-    match tx::state(connection, "format")?.as_deref() {
+    match state::state(connection, "format")?.as_deref() {
         None => {
-            tx::set_state(connection, "format", FORMAT)?;
-            tx::set_state(connection, "service", &declaration.service)?;
-            tx::set_state(connection, "node_id", &NodeId::random().to_string())
+            state::set_state(connection, "format", FORMAT)?;
+            state::set_state(connection, "service", &declaration.service)?;
+            state::set_state(connection, "node_id", &NodeId::random().to_string())
         }
         Some(FORMAT) => refuse_other_service(connection, declaration),
         Some(other) => Err(damaged(
@@ -68,7 +68,7 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
 }
 
 fn refuse_other_service(connection: &Connection, declaration: &Declaration) -> Result<(), Error> {
-    let service = tx::state(connection, "service")?.unwrap_or_default();
+    let service = state::state(connection, "service")?.unwrap_or_default();
     if service == declaration.service {
         return Ok(());
     }
@@ -153,8 +153,8 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
     let Some(shape) = &table.shape else { return Ok(()) };
     let layout = &shape.layout;
     let key = format!("layout:{}", table.name);
-    let before = match tx::state(connection, &key)? {
-        Some(id) => tx::layout(connection, LayoutId(super::parse(bookkeeping::STATE, &id)?))?,
+    let before = match state::state(connection, &key)? {
+        Some(id) => state::layout(connection, LayoutId(super::parse(bookkeeping::STATE, &id)?))?,
         None => None,
     };
     let mut fitted = before.as_ref().is_some_and(|before| before.id == layout.id);
@@ -172,8 +172,8 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
     if fitted {
         return Ok(());
     }
-    tx::save_layout(connection, layout)?;
-    tx::set_state(connection, &key, &layout.id.0.to_string())?;
+    state::save_layout(connection, layout)?;
+    state::set_state(connection, &key, &layout.id.0.to_string())?;
     let new_columns = before.map(|before| new_columns(&before, layout)).unwrap_or_default();
     want_reconciliation(connection, table, new_columns)
 }
@@ -184,19 +184,19 @@ fn new_columns(before: &Layout, after: &Layout) -> Vec<String> {
 
 fn want_reconciliation(connection: &Connection, table: &Replicated, mut new_columns: Vec<String>) -> Result<(), Error> {
     let key = format!("reconcile:{}", table.name);
-    if let Some(text) = tx::state(connection, &key)? {
+    if let Some(text) = state::state(connection, &key)? {
         let earlier: Vec<String> = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
         new_columns.extend(earlier);
     }
     let text = serde_json::to_string(&new_columns).expect("bug: names have a JSON form");
-    tx::set_state(connection, &key, &text)
+    state::set_state(connection, &key, &text)
 }
 
 /// The tables that wait for a reconciliation.
 fn pending(connection: &Connection, tables: &Tables) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for table in tables.iter().filter(|table| table.shape.is_some()) {
-        if let Some(text) = tx::state(connection, &format!("reconcile:{}", table.name))? {
+        if let Some(text) = state::state(connection, &format!("reconcile:{}", table.name))? {
             let new_columns = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
             pending.push(Pending { table: table.name.clone(), new_columns });
         }

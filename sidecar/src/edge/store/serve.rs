@@ -8,7 +8,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Doing as _, Error, damaged};
-use super::tx::{self, signed, unsigned};
+use super::state;
+use super::tx::{signed, unsigned};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Operation, Piece};
 use crate::limits;
@@ -231,7 +232,7 @@ impl<'a> Collector<'a> {
     fn take(&mut self, event: Event, group_last: Sequence) -> Result<bool, Error> {
         let size = event.size();
         if !self.page.layouts.iter().any(|layout| layout.id == event.layout) {
-            let layout = tx::layout(self.connection, event.layout)?
+            let layout = state::layout(self.connection, event.layout)?
                 .ok_or_else(|| damaged(bookkeeping::LAYOUTS, "an event's layout is missing"))?;
             self.page.layouts.push(layout);
         }
@@ -340,7 +341,7 @@ fn keep_layout(connection: &Connection, layouts: &mut Vec<Layout>, id: LayoutId)
     if layouts.iter().any(|layout| layout.id == id) {
         return Ok(());
     }
-    layouts.extend(tx::layout(connection, id)?);
+    layouts.extend(state::layout(connection, id)?);
     Ok(())
 }
 

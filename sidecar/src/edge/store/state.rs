@@ -1,0 +1,215 @@
+//! What this node knows of itself and of the others: positions, contexts, layouts, and facts by key.
+
+use rowcast_schema::bookkeeping;
+use rowcast_schema::layout::{Layout, LayoutId};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::error::{Doing as _, Error, damaged};
+use super::parked::parked_count;
+use super::tx::{Tx, signed, unsigned};
+use super::{Durable, OpenGroup, parse, serve};
+use crate::clock::{Clock, Timestamp};
+use crate::event::EventId;
+use crate::position::{NodeId, Sequence, Vector};
+
+impl Tx<'_> {
+    /// Moves the position of `origin`, with the greatest timestamp taken from it.
+    pub fn set_position(&mut self, origin: NodeId, position: Sequence, timestamp: Timestamp) -> Result<(), Error> {
+        self.durable.vector.set(origin, position);
+        self.durable.clock.merge(timestamp);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO _rowcast_positions (origin, position, horizon, timestamp) VALUES (?1, ?2, 0, ?3)
+                 ON CONFLICT (origin) DO UPDATE SET position = excluded.position, timestamp = max(timestamp, excluded.timestamp)",
+            )
+            .and_then(|mut statement| statement.execute((origin.to_string(), signed(position), timestamp.0)))
+            .doing(format!("move the position of {origin}"))
+            .map(drop)
+    }
+
+    /// Says that events of `origin` up to `horizon` cannot be served one by one.
+    pub fn set_horizon(&mut self, origin: NodeId, horizon: Sequence) -> Result<(), Error> {
+        self.connection
+            .prepare_cached("UPDATE _rowcast_positions SET horizon = max(horizon, ?2) WHERE origin = ?1")
+            .and_then(|mut statement| statement.execute((origin.to_string(), signed(horizon))))
+            .doing(format!("move the horizon of {origin}"))?;
+        self.durable.horizon.raise(origin, horizon);
+        Ok(())
+    }
+
+    /// Keeps what the author of `first` and the events after it had seen.
+    pub fn save_context(&self, origin: NodeId, first: Sequence, context: &Vector) -> Result<(), Error> {
+        let text = serde_json::to_string(context).expect("bug: a vector has a JSON form");
+        self.connection
+            .prepare_cached(
+                "INSERT INTO _rowcast_contexts (origin, first, vector) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )
+            .and_then(|mut statement| statement.execute((origin.to_string(), signed(first), text)))
+            .doing("store a context")
+            .map(drop)
+    }
+
+    /// What the author of an event had seen.
+    pub fn context(&self, id: EventId) -> Result<Vector, Error> {
+        serve::context(self.connection, id).map(|found| found.map(|(_, vector)| vector).unwrap_or_default())
+    }
+
+    /// The group that is being ingested in several transactions.
+    pub fn set_open_group(&mut self, group: Option<OpenGroup>) -> Result<(), Error> {
+        if self.durable.open_group == group {
+            return Ok(());
+        }
+        self.durable.open_group = group;
+        match group {
+            Some(group) => {
+                let text = serde_json::to_string(&group).expect("bug: a group has a JSON form");
+                set_state(self.connection, "open_group", &text)
+            }
+            None => self.forget_state("open_group"),
+        }
+    }
+
+    /// Notes that everything was loaded once.
+    pub fn set_loaded(&mut self) -> Result<(), Error> {
+        self.durable.loaded = true;
+        set_state(self.connection, "loaded", "1")
+    }
+
+    /// Notes that this node has everything, for the first time.
+    pub fn set_complete(&mut self) -> Result<(), Error> {
+        self.durable.complete = true;
+        set_state(self.connection, "complete", "1")
+    }
+
+    /// Notes a fact for the operator, such as when `--first` was used.
+    pub fn note(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        set_state(self.connection, key, value)
+    }
+
+    fn forget_state(&self, key: &str) -> Result<(), Error> {
+        self.connection.execute("DELETE FROM _rowcast_state WHERE key = ?1", [key]).doing("forget a state").map(drop)
+    }
+
+    /// Notes that the rows of `table` agree with their events again.
+    pub fn reconciled(&mut self, table: &str) -> Result<(), Error> {
+        super::install::reconciled(self.connection, table)
+    }
+
+    /// Forgets what the journal holds: only on a node that is not complete yet, whose rows are compared afterwards.
+    pub fn journal_forget(&mut self) -> Result<(), Error> {
+        self.connection.execute_batch("DELETE FROM _rowcast_journal").doing("clear the journal")
+    }
+
+    /// Makes a declared table that this database lacks, from another node's statements.
+    pub fn create_table(&mut self, name: &str, statements: &[String]) -> Result<(), Error> {
+        for sql in statements {
+            super::uninstall::check_definition(name, sql)?;
+            self.connection.execute_batch(sql).doing(format!("make table `{name}`"))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn state(connection: &Connection, key: &str) -> Result<Option<String>, Error> {
+    connection
+        .prepare_cached("SELECT value FROM _rowcast_state WHERE key = ?1")
+        .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
+        .doing(format!("read the state `{key}`"))
+}
+
+pub(super) fn set_state(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
+    connection
+        .prepare_cached("INSERT INTO _rowcast_state (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+        .and_then(|mut statement| statement.execute([key, value]))
+        .doing(format!("write the state `{key}`"))
+        .map(drop)
+}
+
+pub(super) fn layout(connection: &Connection, id: LayoutId) -> Result<Option<Layout>, Error> {
+    let found: Option<(String, String, String)> = connection
+        .prepare_cached("SELECT table_name, columns, key FROM _rowcast_layouts WHERE layout = ?1")
+        .and_then(|mut statement| {
+            statement.query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        })
+        .doing("read a layout")?;
+    let Some((table, columns, key)) = found else { return Ok(None) };
+    let broken = |error: serde_json::Error| damaged(bookkeeping::LAYOUTS, error);
+    let columns = serde_json::from_str(&columns).map_err(broken)?;
+    let layout = Layout::new(table, columns, serde_json::from_str(&key).map_err(broken)?);
+    if layout.id == id {
+        Ok(Some(layout))
+    } else {
+        Err(damaged(bookkeeping::LAYOUTS, format!("{}: other names", id.0)))
+    }
+}
+
+pub(super) fn save_layout(connection: &Connection, layout: &Layout) -> Result<(), Error> {
+    connection
+        .prepare_cached("INSERT INTO _rowcast_layouts (layout, table_name, columns, key) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")
+        .and_then(|mut statement| {
+            statement.execute((layout.id.0, &layout.table, json(&layout.columns), json(&layout.key)))
+        })
+        .doing("store a layout")
+        .map(drop)
+}
+
+fn json<T: serde::Serialize>(list: &[T]) -> String {
+    serde_json::to_string(list).expect("bug: a list of names or places has a JSON form")
+}
+
+/// Reads what this node knows, as it was committed last.
+pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
+    let node: NodeId = match state(connection, "node_id")? {
+        Some(text) => parse("_rowcast_state, node_id", &text)?,
+        None => return Err(damaged(bookkeeping::STATE, "no node_id")),
+    };
+    let positions: Vec<(String, i64, i64, i64)> = connection
+        .prepare("SELECT origin, position, horizon, timestamp FROM _rowcast_positions")
+        .and_then(|mut statement| {
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
+        })
+        .doing("read the positions")?;
+    let (mut vector, mut horizons) = (Vector::default(), Vector::default());
+    let mut last = Timestamp::default();
+    for (origin, position, horizon, timestamp) in positions {
+        let origin = parse("_rowcast_positions", &origin)?;
+        vector.set(origin, unsigned(position));
+        horizons.set(origin, unsigned(horizon));
+        last = last.max(Timestamp(timestamp));
+    }
+    let open_group: Option<OpenGroup> = match state(connection, "open_group")? {
+        Some(text) => Some(serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?),
+        None => None,
+    };
+    let head = vector.of(node);
+    let newest = EventId { origin: node, sequence: Sequence::MAX >> 1 };
+    Ok(Durable {
+        node,
+        next: open_group.map_or(head, |group| group.next - 1) + 1,
+        clock: Clock::starting_after(last),
+        context: serve::context(connection, newest)?.map(|(_, context)| context).unwrap_or_default(),
+        open_group,
+        horizon: horizons,
+        loaded: state(connection, "loaded")?.is_some(),
+        complete: state(connection, "complete")?.is_some(),
+        parked: parked_count(connection)?,
+        vector,
+    })
+}
+
+/// Goes on under a new node id. What was made under the old one stays, as another origin's.
+pub(super) fn take_new_identity(connection: &Connection) -> Result<Durable, Error> {
+    let old = load(connection)?;
+    if let Some(group) = old.open_group {
+        // Nobody else has seen any of it: what is stored of it ends the old id's events.
+        connection
+            .execute(
+                "UPDATE _rowcast_positions SET position = ?2 WHERE origin = ?1",
+                (old.node.to_string(), signed(group.next - 1)),
+            )
+            .and_then(|_| connection.execute("DELETE FROM _rowcast_state WHERE key = 'open_group'", []))
+            .doing("close the open group of the old node id")?;
+    }
+    set_state(connection, "node_id", &NodeId::random().to_string())?;
+    load(connection)
+}
