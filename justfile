@@ -9,6 +9,7 @@ default:
     @just --list --unsorted
 
 # Show Rowcast at work: three nodes, services, failures, a newcomer. `--once` ends instead of staying up.
+[no-exit-message]
 demo *args:
     @python3 examples/demo/demo.py {{ args }}
 
