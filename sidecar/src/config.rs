@@ -127,7 +127,6 @@ const PREFIX: &str = "ROWCAST_";
 
 impl Environment {
     /// That of this process. The only place in Rowcast that reads it.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
     pub fn of_process() -> Self {
         let ours = |(name, value): (OsString, OsString)| {
             let name = name.into_string().ok()?;

@@ -1,8 +1,6 @@
 //! The program as an operator meets it: its real binary, real databases, real processes. What needs a running node and a
 //! NATS server is in the stories.
 
-#![expect(clippy::disallowed_methods, reason = "a test stands outside of the borders")]
-
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, and clears what the program may read")]
 
