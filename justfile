@@ -9,6 +9,7 @@ default:
     @just --list --unsorted
 
 # Show Rowcast at work: three nodes, services, failures, a newcomer. `--once` ends instead of staying up.
+[no-exit-message]
 demo *args:
     @python3 examples/demo/demo.py {{ args }}
 
@@ -16,11 +17,11 @@ demo *args:
 test *args: _nats-server
     cargo test {{ if args =~ '(^| )(-p|--package)' { '' } else { '--workspace' } }} --locked {{ args }}
 
-# Check formatting, lints and docs, of the example service too. Warnings are errors.
+# Check formatting, lints and docs, of the example service too. Warnings are errors. The docs are for who reads the code.
 lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
     cd examples/inventory && cargo fmt --check
     cd examples/inventory && cargo clippy --all-targets --locked -- -D warnings
     python3 -m py_compile .ci/fetch.py examples/notes/notes.py examples/demo/*.py

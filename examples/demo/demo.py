@@ -14,6 +14,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -40,7 +41,9 @@ def heading(text):
 
 
 def fact(label, text):
-    say(f"  {label:<14}{text}")
+    for line in textwrap.wrap(text, 104):
+        say(f"  {label:<14}{line}")
+        label = ""
 
 
 def took(seconds):
@@ -153,7 +156,8 @@ class Story:
         for node in nodes:
             fact("meanwhile" if node is nodes[0] else "", f"{node.name}'s service takes {self.add_items(node, 100)}")
         state, reasons = nodes[0].readiness()
-        fact("a's /readyz", " · ".join([str(state), *reasons]))
+        alone = ["it goes on with all that it knows of"] if state == "READY" else []
+        fact("a's /readyz", " · ".join([str(state), *reasons, *alone]))
         self.cluster.start_nats()
         fact("back", f"all nodes hold all {self.written} items after {took(self.until_equal())}")
         for node in nodes:
@@ -285,9 +289,9 @@ def contents_of(database):
 
 def show_addresses(cluster):
     heading("The cluster is running")
-    say(f"  {'node':<6}{'service':<32}{'sidecar: /readyz /status /metrics':<36}")
+    say(f"  {'node':<6}{'service':<32}sidecar: /readyz /status /metrics")
     for node in cluster.nodes.values():
-        say(f"  {node.name:<6}{'http://' + node.service_http + '/items':<32}{'http://' + node.sidecar_http:<36}")
+        say(f"  {node.name:<6}{'http://' + node.service_http + '/items':<32}http://{node.sidecar_http}")
     rowcast = cluster.programs["rowcast"]
     say(f"  files and logs  {cluster.folder}")
     say(f"  try             {rowcast} status --http {cluster.nodes['a'].sidecar_http}")

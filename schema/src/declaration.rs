@@ -1,7 +1,7 @@
 //! The schema TOML: what of a service is replicated, and how. The developer ships it, the same on every node.
 //!
 //! It is read whole ([`Declaration::parse`]), checked against the real database ([`Declaration::check`]), and written
-//! for an existing database ([`describe`]). Where a node runs and whom it talks to is the operator's node config, which
+//! for an existing database ([`mod@describe`]). Where a node runs and whom it talks to is the operator's node config, which
 //! is not here. The reference of every key is `docs/schema-toml.md`.
 
 mod check;

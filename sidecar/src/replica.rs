@@ -125,6 +125,9 @@ pub enum Output {
 /// How long after a write the service counts as active.
 const ACTIVE: Duration = Duration::from_millis(100);
 
+/// From the connection to NATS until the server has surely heard what this node subscribes to.
+const SUBSCRIBED_SURELY: Duration = Duration::from_secs(1);
+
 /// What keeps the node from working, and when to try again.
 #[derive(Debug)]
 struct Trouble {
@@ -158,7 +161,8 @@ pub struct Replica {
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
     sweeps: VecDeque<Cursor>,
-    swept_at: Duration,
+    /// When the announced tables are compared with their events next.
+    sweep_at: Duration,
     present_at: Option<Duration>,
     /// When the first other node answered.
     answered_at: Option<Duration>,
@@ -190,6 +194,7 @@ impl Replica {
     pub fn new(store: Store, options: Options, at: Moment) -> Result<Self, Error> {
         let reader = Reader::open(store.path(), store.declaration())?;
         let mut replica = Self {
+            sweep_at: at.uptime + options.reconcile_interval,
             options,
             reader,
             facts: Facts::default(),
@@ -208,7 +213,6 @@ impl Replica {
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
-            swept_at: at.uptime,
             present_at: None,
             answered_at: None,
             answer_wanted: false,
@@ -250,12 +254,12 @@ impl Replica {
             Input::Presence(payload) => self.take_presence(&payload, at),
             Input::Announced { payload, reply } => self.take_announced(&payload, reply),
             Input::Answer { ask, frame } => self.take_answer(ask, frame.as_deref(), at),
-            Input::Connected(connected) => self.take_connected(connected),
+            Input::Connected(connected) => self.take_connected(connected, at),
             Input::BusTrouble(text) => self.bus_trouble = Some(text),
         }
     }
 
-    fn take_connected(&mut self, connected: bool) {
+    fn take_connected(&mut self, connected: bool, at: Moment) {
         self.reconnects += u64::from(self.connected && !connected);
         self.connected = connected;
         self.bus_trouble = None;
@@ -265,6 +269,10 @@ impl Replica {
         }
         if connected {
             self.present_at = None; // Everybody should hear at once.
+            // What the service announced before this node was subscribed again went to nobody. Now finds most of it,
+            // the second look what was on its way meanwhile.
+            self.sweep_announced();
+            self.sweep_at = at.uptime + SUBSCRIBED_SURELY;
         } else {
             self.backlog.clear(); // Those who missed it fetch it.
         }
@@ -282,8 +290,8 @@ impl Replica {
         self.watch_alarm(at);
         self.plan_requests(at);
         self.say_presence(at);
-        if at.uptime >= self.swept_at + self.options.reconcile_interval {
-            self.swept_at = at.uptime;
+        if at.uptime >= self.sweep_at {
+            self.sweep_at = at.uptime + self.options.reconcile_interval;
             self.sweep_announced();
         }
     }

@@ -1,6 +1,6 @@
 //! What the sidecar runs beside itself: the operator's command before the start, the service, and named tasks.
 //!
-//! - [`before`]: a migration or the like, which must succeed before anything else;
+//! - [`mod@before`]: a migration or the like, which must succeed before anything else;
 //! - [`Service`]: the service itself, for `rowcast run --exec`;
 //! - [`Tasks`]: the sidecar's own tasks, each with a name and one policy;
 //! - [`Retry`]: growing, jittered pauses.
