@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ffi, params_f
 use super::cell::{self, Bound};
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Holders, Replicated, Shape, Tables};
-use super::{Durable, OpenGroup, parse, serve};
+use super::{Durable, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, EventId, Operation, Version};
 use crate::position::{NodeId, Sequence, Vector};
@@ -518,9 +518,9 @@ impl<'a> Tx<'a> {
 
     /// Makes a declared table that this database lacks, from another node's statements.
     pub fn create_table(&mut self, name: &str, statements: &[String]) -> Result<(), Error> {
+        definition::check(name, statements)?;
         for sql in statements {
-            super::uninstall::check_definition(name, sql)?;
-            self.connection.execute_batch(sql).doing(format!("make table `{name}`"))?;
+            self.connection.execute(sql, []).doing(format!("make table `{name}`"))?;
         }
         Ok(())
     }
