@@ -146,8 +146,7 @@ fn the_keys_operations_and_tags_of_the_contract_are_those_of_the_code() {
     let definitions = contract["$defs"].as_object().unwrap();
     let tags: BTreeSet<&str> =
         definitions.values().filter_map(|definition| definition["required"][0].as_str()).collect();
-    let known: BTreeSet<&str> =
-        said.split([' ', ',']).filter(|word| word.starts_with('$')).collect();
+    let known: BTreeSet<&str> = said.split([' ', ',']).filter(|word| word.starts_with('$')).collect();
     assert_eq!(tags, known, "{said}");
 }
 
@@ -196,7 +195,8 @@ fn the_tests_and_files_that_the_guarantees_name_exist() {
     for word in page.split('`').skip(1).step_by(2) {
         let is_path = word.contains('/') && !word.contains([' ', '<']);
         // A test's name reads as a sentence: nothing else there has so many underscores.
-        let is_test = 3 <= word.matches('_').count() && word.chars().all(|letter| letter == '_' || letter.is_ascii_lowercase());
+        let is_test =
+            3 <= word.matches('_').count() && word.chars().all(|letter| letter == '_' || letter.is_ascii_lowercase());
         if is_path {
             let there = ["", "sidecar/src", "schema/src"].iter().any(|place| root().join(place).join(word).exists());
             assert!(there, "docs/guarantees.md names the file {word}, which is not there");
