@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rowcast::clock::Timestamp;
 use rowcast::edge::bus::subject::Subjects;
 use rowcast::edge::store::Store;
-use rowcast::flow::capture::announced;
+use rowcast::flow::capture::announced::{self, Read};
 use rowcast_schema::declaration::Declaration;
 use serde_json::Value as Json;
 
@@ -47,7 +47,9 @@ fn store(folder: &Path) -> Store {
 /// Takes a change event as the sidecar does. Answers its sequence number, or why it was refused.
 fn take(store: &mut Store, payload: &[u8]) -> Result<Option<u64>, String> {
     let tables = TABLES.map(|(name, _)| name.to_owned());
-    let Some(announcement) = announced::read(payload, &tables).map_err(|refusal| refusal.0)? else { return Ok(None) };
+    let Read::Change(announcement) = announced::read(payload, &tables).map_err(|refusal| refusal.0)? else {
+        return Ok(None);
+    };
     let now = Timestamp::from_millis(1_800_000_000_000);
     let heard = store.write(|tx| announced::ingest(tx, announcement, now)).unwrap();
     heard.map(|heard| Some(heard.sequence)).map_err(|refusal| refusal.0)
@@ -84,7 +86,7 @@ fn what_the_contract_forbids_is_refused_and_makes_no_event() {
         (r#"{"table":"items","operation":"create"}"#, "`data`"),
         (r#"{"table":"items","operation":"update","key":{"id":"x"}}"#, "`data`"),
         (r#"{"table":"items","operation":"delete"}"#, "`key`"),
-        (r#"{"table":"items","operation":"delete","key":["x"]}"#, "map"),
+        (r#"{"table":"items","operation":"delete","key":["x"]}"#, "an object"),
         (r#"{"table":"items","operation":"delete","key":{}}"#, "`id`"),
         (r#"{"table":"seats","operation":"delete","key":{"room":"blue"}}"#, "`seat`"),
         (r#"{"table":"items","operation":"delete","key":{"id":null}}"#, "NULL"),
@@ -99,6 +101,7 @@ fn what_the_contract_forbids_is_refused_and_makes_no_event() {
         (r#"{"table":"items","operation":"delete","key":{"id":9223372036854775808}}"#, "9223372036854775808"),
         (r#"{"table":"items","operation":"delete","key":{"id":"x"},"at":"now"}"#, "i64"),
         (r#"{"table":"items","operation":"delete","key":{"id":"x"},"at":1.5}"#, "i64"),
+        (r#"{"table":"items","operation":"delete","key":{"id":"x","id":"y"}}"#, "twice"),
         (r#"{"table":"items","operation":"create","data":{"id":"x"}}"#, "`name`"),
         (
             r#"{"table":"items","operation":"create","data":{"id":"x","name":"n","quantity":1,"price":1,"photo":null,"colour":1}}"#,
