@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 mod cell;
+mod definition;
 mod error;
 mod identity;
 mod install;

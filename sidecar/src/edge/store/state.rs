@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{Doing as _, Error, damaged};
 use super::parked::parked_count;
 use super::tx::{Tx, signed, unsigned};
-use super::{Durable, OpenGroup, parse, serve};
+use super::{Durable, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::EventId;
 use crate::position::{NodeId, Sequence, Vector};
@@ -102,9 +102,9 @@ impl Tx<'_> {
 
     /// Makes a declared table that this database lacks, from another node's statements.
     pub fn create_table(&mut self, name: &str, statements: &[String]) -> Result<(), Error> {
+        definition::check(name, statements)?;
         for sql in statements {
-            super::uninstall::check_definition(name, sql)?;
-            self.connection.execute_batch(sql).doing(format!("make table `{name}`"))?;
+            self.connection.execute(sql, []).doing(format!("make table `{name}`"))?;
         }
         Ok(())
     }
