@@ -35,7 +35,9 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         let more = tx.journal_extent()?.is_some();
         return Ok(Ingested { more, ..Default::default() });
     };
-    let rows = tx.journal_rows(open.until, rows_max)?;
+    // By count, not by number: SQLite gives a number out again when the journal was empty in between.
+    let left = usize::try_from(open.last + 1 - open.next).unwrap_or(usize::MAX);
+    let rows = tx.journal_rows(open.until, rows_max.min(left))?;
     let mut writer = Writer::begin(tx, open.next, open.last)?;
     let mut last_row = None;
     for row in &rows {
@@ -49,7 +51,7 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         tx.journal_delete_until(last_row)?;
     }
     let next = open.next + events.len() as Sequence;
-    let ended = rows.last().is_none_or(|row| open.until <= row.n);
+    let ended = rows.is_empty() || open.last < next;
     finish(tx, Progress { open, next, ended, last_timestamp }, events)
 }
 
