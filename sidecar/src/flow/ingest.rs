@@ -160,11 +160,19 @@ impl<'t, 'a> Writer<'t, 'a> {
             layout: change.layout,
             changed: change.changed,
         };
-        let table = self.tx.tables().get(&event.table).expect("bug: a change belongs to a declared table");
         let id = EventId { origin: self.tx.durable.node, sequence: self.next };
-        let stored =
-            self.tx.insert_event(&Place { id, group_last: self.group_last, table, processed: true }, &event)?;
-        assert!(stored, "bug: sequence number {} was given out before", self.next);
+        match self.tx.tables().get(&event.table) {
+            Some(table) => {
+                let place = Place { id, group_last: self.group_last, table, processed: true };
+                assert!(
+                    self.tx.insert_event(&place, &event)?,
+                    "bug: sequence number {} was given out before",
+                    self.next
+                );
+            }
+            // Its table left the declaration in the middle of a long group.
+            None => self.tx.insert_stray(id, self.group_last, &event)?,
+        }
         self.next += 1;
         self.events.push(event);
         Ok(())

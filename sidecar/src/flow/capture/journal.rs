@@ -1,7 +1,8 @@
 //! Reads changes from the journal.
 
 use rowcast_schema::journal::Op;
-use rowcast_schema::record;
+use rowcast_schema::record::{self, Collation};
+use rowcast_schema::value::Value;
 
 use super::Change;
 use crate::edge::store::{Error, JournalRow, Tx};
@@ -52,22 +53,26 @@ pub fn drop_unreadable(tx: &mut Tx<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The change that a journal row stands for. Rows that stand for none were dropped before.
+/// The change that a journal row stands for.
 pub fn change(tx: &Tx<'_>, row: &JournalRow) -> Change {
-    let table = tx.tables().get(&row.layout.table).expect("bug: an unreadable row was kept");
-    let shape = table.shape.as_ref().expect("bug: an unreadable row was kept");
+    let table = tx.tables().get(&row.layout.table);
+    // A table can go, or get another key, in the middle of a long group: its numbers are given out by then.
+    let shape = table.and_then(|table| table.shape.as_ref()).filter(|shape| shape.has_key_of(&row.layout));
     let (operation, key, data) = match row.op {
         Op::Create | Op::Update => {
-            let key = row.layout.key.iter().map(|&at| row.cells[at].clone()).collect();
+            let key: Vec<Value> = row.layout.key.iter().map(|&at| row.cells[at].clone()).collect();
             let operation = if row.op == Op::Create { Operation::Create } else { Operation::Update };
             (operation, key, Some(record::row_to_json(&row.layout.columns, &row.cells)))
         }
         Op::Delete | Op::Suspect => (Operation::Delete, row.cells.clone(), None),
     };
     Change {
-        table: table.name.clone(),
+        table: table.map_or(&row.layout.table, |table| &table.name).clone(),
         operation,
-        record_id: shape.record_id_of_key(&key),
+        record_id: match shape {
+            Some(shape) => shape.record_id_of_key(&key),
+            None => record::record_id(&key, &vec![Collation::Binary; key.len()]),
+        },
         data,
         layout: row.layout.id,
         changed: row.changed,
