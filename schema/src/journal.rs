@@ -182,7 +182,9 @@ impl Writer<'_> {
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
             let spared: Vec<String> =
                 self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name))).collect();
-            let claim: Vec<String> = unique.terms.iter().map(|term| self.claimed(term)).collect();
+            let mut claim: Vec<String> = unique.terms.iter().map(|term| self.claimed(term)).collect();
+            // Without it SQLite could not use the index, and every write of the service would read the whole table.
+            claim.extend(unique.predicate.iter().map(|predicate| format!("({predicate})")));
             body.push_str(&format!(
                 "\n  {suspects} FROM {} AS held WHERE {} AND NOT ({});",
                 quoted(&self.table.name),
