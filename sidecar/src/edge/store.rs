@@ -132,7 +132,8 @@ impl Store {
         let fresh = self.durable.next == 1;
         if outside != inside && !fresh {
             let old = self.durable.node;
-            self.durable = state::take_new_identity(&self.connection)?;
+            let tables = self.declaration.enabled().map(|table| table.name.as_str());
+            self.durable = state::take_new_identity(&self.connection, tables)?;
             tracing::warn!(
                 old_node_id = %old,
                 node_id = %self.durable.node,

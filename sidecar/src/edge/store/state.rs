@@ -1,7 +1,8 @@
 //! What this node knows of itself and of the others: positions, contexts, layouts, and facts by key.
 
-use rowcast_schema::bookkeeping;
+use rowcast_schema::identifier::quoted;
 use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::{bookkeeping, event_table};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{Doing as _, Error, damaged};
@@ -198,7 +199,10 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
 }
 
 /// Goes on under a new node id. What was made under the old one stays, as another origin's.
-pub(super) fn take_new_identity(connection: &Connection) -> Result<Durable, Error> {
+pub(super) fn take_new_identity<'t>(
+    connection: &Connection,
+    tables: impl Iterator<Item = &'t str>,
+) -> Result<Durable, Error> {
     let old = load(connection)?;
     if let Some(group) = old.open_group {
         // Nobody else has seen any of it: what is stored of it ends the old id's events.
@@ -209,6 +213,17 @@ pub(super) fn take_new_identity(connection: &Connection) -> Result<Durable, Erro
             )
             .and_then(|_| connection.execute("DELETE FROM _rowcast_state WHERE key = 'open_group'", []))
             .doing("close the open group of the old node id")?;
+        let last = group.next - 1;
+        let range = [group.first, last].map(|sequence| EventId { origin: old.node, sequence }.to_string());
+        for table in tables {
+            let events = event_table::name(table);
+            if connection.table_exists(None, events.as_str()).doing("look for an event table")? {
+                let sql = format!("UPDATE {} SET group_last = ?3 WHERE ?1 <= id AND id <= ?2", quoted(&events));
+                connection
+                    .execute(&sql, (&range[0], &range[1], signed(last)))
+                    .doing("close the open group of the old node id")?;
+            }
+        }
     }
     set_state(connection, "node_id", &NodeId::random().to_string())?;
     load(connection)
