@@ -129,7 +129,8 @@ impl Store {
     fn prove_identity(&mut self) -> Result<(), Error> {
         let outside = self.lock.nonce()?;
         let inside = state::state(&self.connection, "nonce")?.and_then(|text| Uuid::try_parse(&text).ok());
-        let fresh = self.durable.next == 1;
+        // A database that was never started has no nonce. One that was may be a copy, even if it never wrote anything.
+        let fresh = inside.is_none();
         if outside != inside && !fresh {
             let old = self.durable.node;
             let tables = self.declaration.enabled().map(|table| table.name.as_str());

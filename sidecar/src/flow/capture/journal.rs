@@ -1,7 +1,7 @@
 //! Reads changes from the journal.
 
 use rowcast_schema::journal::Op;
-use rowcast_schema::record::{self, Collation};
+use rowcast_schema::record::{self, Collation, KeyColumn};
 use rowcast_schema::value::Value;
 
 use super::Change;
@@ -72,7 +72,10 @@ pub fn change(tx: &Tx<'_>, row: &JournalRow) -> Change {
         operation,
         record_id: match shape {
             Some(shape) => shape.record_id_of_key(&key),
-            None => record::record_id(&key, &vec![Collation::Binary; key.len()]),
+            None => {
+                let column = KeyColumn { collation: Collation::Binary, holds_text: false };
+                record::record_id(&key, &vec![column; key.len()])
+            }
         },
         data,
         layout: row.layout.id,
