@@ -171,7 +171,8 @@ impl<'t, 'a> Applier<'t, 'a> {
         };
         let stored = self.tx.insert_event(&Place { id, group_last, table, processed: false }, event)?;
         self.count(stored);
-        if stored {
+        // A long group may have begun to come in pieces, and come whole later: its beginning is stored, and not applied.
+        if stored || self.tx.is_staged(table, id)? {
             self.place(id, event, table, context)?;
         }
         Ok(())

@@ -37,6 +37,7 @@ pub(super) struct EventSql {
     pub history: String,
     pub by_id: String,
     pub range_down: String,
+    pub is_staged: String,
     pub set_processed: String,
     pub set_range_processed: String,
     pub records_after: String,
@@ -104,6 +105,9 @@ impl EventSql {
             history: format!(
                 "SELECT {EVENT} FROM {events} WHERE record_id = ?1 AND processed
                  ORDER BY timestamp DESC, source_node_id DESC"
+            ),
+            is_staged: format!(
+                "SELECT 1 FROM {events} WHERE id = ?1 AND NOT processed AND id NOT IN (SELECT event FROM _rowcast_parked)"
             ),
             by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
             range_down: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"),

@@ -168,6 +168,14 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Whether an event is stored and waits for the rest of its group: neither applied nor parked.
+    pub fn is_staged(&self, table: &Replicated, id: EventId) -> Result<bool, Error> {
+        self.connection
+            .prepare_cached(&table.events.is_staged)
+            .and_then(|mut statement| statement.exists([id.to_string()]))
+            .doing(format!("look at event {id}"))
+    }
+
     /// Marks an event as applied, or not.
     pub fn set_processed(&self, table: &Replicated, id: EventId, processed: bool) -> Result<(), Error> {
         self.connection
