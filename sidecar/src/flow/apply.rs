@@ -404,6 +404,9 @@ impl<'t, 'a> Applier<'t, 'a> {
             return Ok(());
         }
         self.tx.unpark(table, id)?;
+        // What the service writes from here on is later than this.
+        let position = self.tx.durable.vector.of(id.origin);
+        self.tx.set_position(id.origin, position, event.timestamp)?;
         if newest.is_none_or(|newest| newest.version < version) {
             self.write(id, event, table, shape)?;
         }

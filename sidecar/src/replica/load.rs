@@ -214,6 +214,13 @@ impl Replica {
                 tx.set_horizon(origin, position)?;
             }
             tables.iter().try_for_each(|table| tx.reconciled(table))?;
+            // A first node has nobody to catch up with; and a crash between the two would leave it waiting for somebody.
+            if start.is_none() {
+                tx.set_complete()?;
+            }
+            // The clock took in what the snapshot brought, and must not forget it.
+            let head = tx.durable.vector.of(own);
+            tx.set_position(own, head, tx.durable.clock.last())?;
             tx.set_loaded()
         })?;
         tables.iter().for_each(|table| self.store.forget_pending(table));
