@@ -83,7 +83,14 @@ impl Tx<'_> {
                 }
                 Ok(Written::Refused(words))
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::TypeMismatch) => {
+            // A generated column, a CHECK or an index that cannot be computed for this row is SQLITE_ERROR: about the row,
+            // since the statement itself was proved when the table was looked at.
+            Err(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown)
+                ) =>
+            {
                 Ok(Written::Refused(error.to_string()))
             }
             Err(source) => Err(Error::Sqlite { doing: format!("write a row of `{}`", shape.table.name), source }),
