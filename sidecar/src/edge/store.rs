@@ -174,7 +174,7 @@ impl Store {
 
     fn inside<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<(R, Durable), Error> {
         self.follow_schema()?;
-        let mut tx = Tx::new(&self.connection, &self.tables, self.durable.clone());
+        let mut tx = Tx::new(&self.connection, &self.tables, !self.pending.is_empty(), self.durable.clone());
         let value = work(&mut tx)?;
         Ok((value, tx.into_durable()))
     }

@@ -81,6 +81,9 @@ impl Replica {
         self.parked_tried_at = at.uptime;
         const ALL: &[ParkReason] = &[ParkReason::Unique, ParkReason::Constraint, ParkReason::Clock, ParkReason::Schema];
         let applied = self.store.write(|tx| {
+            if tx.must_reconcile() {
+                return Ok(Default::default());
+            }
             let drained = ingest::drain(tx, at.wall)?;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;

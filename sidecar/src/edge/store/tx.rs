@@ -22,6 +22,7 @@ use crate::position::{NodeId, Sequence};
 pub struct Tx<'a> {
     pub(super) connection: &'a Connection,
     tables: &'a Tables,
+    must_reconcile: bool,
     layouts: HashMap<LayoutId, Arc<Layout>>,
     /// Positions, clock and numbering as this transaction leaves them: kept if it commits.
     pub durable: Durable,
@@ -59,12 +60,18 @@ pub struct Place<'a> {
     pub processed: bool,
 }
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection, tables: &'a Tables, durable: Durable) -> Self {
-        Self { connection, tables, layouts: HashMap::new(), durable }
+    pub(super) fn new(connection: &'a Connection, tables: &'a Tables, must_reconcile: bool, durable: Durable) -> Self {
+        Self { connection, tables, must_reconcile, layouts: HashMap::new(), durable }
     }
 
     pub(super) fn into_durable(self) -> Durable {
         self.durable
+    }
+
+    /// Whether rows of some table may hold what no event knows, as of this transaction: its triggers were not there all the
+    /// time. Nothing of others may be applied before they are compared.
+    pub fn must_reconcile(&self) -> bool {
+        self.must_reconcile
     }
 
     /// The replicated tables. They do not change within a transaction.
