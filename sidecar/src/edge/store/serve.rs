@@ -327,13 +327,19 @@ impl Record {
         if !processed {
             return true;
         }
-        if self.ended || self.layouts.contains(&event.layout) {
+        if self.ended {
             return false;
         }
-        self.layouts.push(event.layout);
-        self.ended = event.operation == Operation::Delete;
-        // A delete under older events of another layout ends the walk, and nothing comes from it.
-        !self.ended || self.layouts.len() == 1
+        if event.operation == Operation::Delete {
+            // It ends the walk, here and there: without it an older event that arrives later would fill columns.
+            self.ended = true;
+            return true;
+        }
+        let new = !self.layouts.contains(&event.layout);
+        if new {
+            self.layouts.push(event.layout);
+        }
+        new
     }
 }
 
