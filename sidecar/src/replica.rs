@@ -154,6 +154,10 @@ pub struct Replica {
     refused: u64,
     /// The journal may hold something.
     dirty: bool,
+    /// The journal was looked at last: now it is the turn of everything else.
+    others_turn: bool,
+    /// The journal was empty once since the start.
+    drained: bool,
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
@@ -208,6 +212,8 @@ impl Replica {
             bus_trouble: None,
             refused: 0,
             dirty: true,
+            others_turn: false,
+            drained: false,
             polled_at: at.uptime,
             written_at: None,
             announced: VecDeque::new(),
@@ -336,10 +342,22 @@ impl Replica {
     }
 
     fn work_once(&mut self, at: Moment) -> Result<Worked, Failure> {
+        // In turn: a service that never stops writing must not keep out what others wrote. What is done in between drains
+        // the journal in its own transaction.
+        let journal = self.flows() && self.dirty;
+        if journal && !self.others_turn {
+            self.others_turn = true;
+            return self.ingest_journal(at);
+        }
+        self.others_turn = false;
+        match self.work_beside_the_journal(at)? {
+            Worked::Idle if journal => self.ingest_journal(at),
+            worked => Ok(worked),
+        }
+    }
+
+    fn work_beside_the_journal(&mut self, at: Moment) -> Result<Worked, Failure> {
         if self.flows() {
-            if self.dirty {
-                return self.ingest_journal(at);
-            }
             self.want_pending_sweeps();
             // What the triggers missed must be an event before anything remote is applied over it.
             if !self.store.pending().is_empty() && self.sweep_once(at)? {
@@ -373,6 +391,7 @@ impl Replica {
         }
         let ingested = self.store.write(|tx| ingest::journal(tx, at.wall, limits::INGEST_ROWS_MAX))?;
         self.dirty = ingested.more;
+        self.drained |= !ingested.more;
         let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };
         self.publish(vec![ingested])?;
         Ok(worked)

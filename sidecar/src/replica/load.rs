@@ -189,7 +189,7 @@ impl Replica {
                 self.set_loaded(Some(&start))?;
                 self.phase = Phase::CatchingUp { target };
             }
-            Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && !self.dirty => {
+            Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && self.drained => {
                 if !self.store.durable().complete {
                     self.store.write(|tx| tx.set_complete())?;
                 }
