@@ -1,0 +1,164 @@
+//! What the core promises, each broken once by a scenario that was found by reading it.
+//!
+//! Nodes here are replicas without a bus: a test hands their outputs on, or does not.
+#![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
+
+mod crash;
+mod ingest;
+mod order;
+mod peers;
+mod schema_change;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowcast::clock::Timestamp;
+use rowcast::edge::clock;
+use rowcast::edge::store::Store;
+use rowcast::event::{Event, Operation, Piece};
+use rowcast::position::{NodeId, Sequence, Vector};
+use rowcast::replica::{Input, Moment, Options, Replica, Worked};
+use rowcast::wire::{self, Feed, Message};
+use rowcast_schema::declaration::Declaration;
+use rowcast_schema::layout::Layout;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+/// A node and its service.
+pub(crate) struct Node {
+    folder: tempfile::TempDir,
+    toml: String,
+    pub(crate) service: Connection,
+    pub(crate) replica: Option<Replica>,
+    pub(crate) uptime: Duration,
+}
+
+pub(crate) fn toml(tables: &[&str]) -> String {
+    let tables: String = tables.iter().map(|table| format!("[tables.{table}]\n")).collect();
+    format!("service = \"s\"\n{tables}")
+}
+
+pub(crate) fn declaration(text: &str) -> Declaration {
+    Declaration::parse("schema.toml", text).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+impl Node {
+    /// A node over a database that holds what `sql` makes.
+    pub(crate) fn new(toml: &str, sql: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let service = Connection::open(folder.path().join("app.db")).unwrap();
+        service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
+        Self { folder, toml: toml.to_owned(), service, replica: None, uptime: Duration::from_secs(1) }
+    }
+
+    /// The same, and it is the first node and READY.
+    pub(crate) fn ready(toml: &str, sql: &str) -> Self {
+        let mut node = Self::new(toml, sql);
+        node.start(true);
+        node.run();
+        assert!(node.replica().is_ready(), "{:?}", node.replica());
+        node
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    pub(crate) fn start(&mut self, first: bool) {
+        self.replica = None;
+        let store = Store::open(&self.path(), declaration(&self.toml)).unwrap();
+        let options = Options {
+            name: "n".into(),
+            first,
+            presence_interval: Duration::from_secs(1),
+            presence_wait: Duration::from_secs(2),
+            context_timeout: Duration::from_secs(30),
+            reconcile_interval: Duration::from_secs(3600),
+            session: Uuid::new_v4(),
+        };
+        let mut replica = Replica::new(store, options, self.at()).unwrap();
+        replica.handle(Input::Connected(true), self.at());
+        self.replica = Some(replica);
+    }
+
+    pub(crate) fn at(&self) -> Moment {
+        Moment { wall: clock::now(), uptime: self.uptime }
+    }
+
+    pub(crate) fn replica(&mut self) -> &mut Replica {
+        self.replica.as_mut().unwrap()
+    }
+
+    pub(crate) fn sql(&self, sql: &str) {
+        self.service.execute_batch(sql).unwrap();
+    }
+
+    pub(crate) fn text(&self, sql: &str) -> Option<String> {
+        let text = self.service.query_row(&format!("SELECT group_concat(v, ',') FROM ({sql})"), [], |row| row.get(0));
+        text.unwrap()
+    }
+
+    pub(crate) fn wake(&mut self) {
+        let at = self.at();
+        self.replica().handle(Input::Wake, at);
+    }
+
+    pub(crate) fn work(&mut self) -> Worked {
+        let at = self.at();
+        self.replica().work(at).unwrap()
+    }
+
+    pub(crate) fn tick(&mut self, later: Duration) {
+        self.uptime += later;
+        let at = self.at();
+        self.replica().tick(at);
+    }
+
+    /// Until there is nothing to do any more, for three seconds of the node's own time.
+    pub(crate) fn run(&mut self) {
+        self.wake();
+        for _ in 0..30 {
+            self.tick(Duration::from_millis(100));
+            for _ in 0..1000 {
+                if self.work() == Worked::Idle {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn feed(&mut self, origin: NodeId, pieces: Vec<Piece>, layouts: Vec<Layout>) {
+        let frame = wire::encode(&Message::Feed(Feed { origin, pieces, layouts })).into();
+        let at = self.at();
+        self.replica().handle(Input::Feed { subject: origin, frame }, at);
+    }
+}
+
+pub(crate) fn node_id(id: u128) -> NodeId {
+    NodeId(Uuid::from_u128(id))
+}
+
+pub(crate) fn layout(table: &str, columns: &[&str]) -> Layout {
+    Layout::new(table.into(), columns.iter().map(|&column| column.into()).collect(), vec![0])
+}
+
+pub(crate) fn event(layout: &Layout, record: &str, data: Option<&str>, timestamp: Timestamp) -> Event {
+    Event {
+        table: layout.table.clone(),
+        operation: if data.is_some() { Operation::Create } else { Operation::Delete },
+        record_id: record.into(),
+        data: data.map(str::to_owned),
+        timestamp,
+        layout: layout.id,
+        changed: -1,
+    }
+}
+
+pub(crate) fn piece(first: Sequence, group_last: Sequence, events: Vec<Event>) -> Piece {
+    Piece { first, group_last, context: Vector::default(), events }
+}
+
+pub(crate) fn layouts(layouts: &[&Layout]) -> Arc<[Layout]> {
+    layouts.iter().map(|&layout| layout.clone()).collect()
+}

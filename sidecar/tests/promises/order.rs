@@ -1,0 +1,131 @@
+//! Events of others: applied once, all of them, and in the end.
+
+use rowcast::clock::Timestamp;
+use rowcast::edge::clock;
+use rowcast::edge::store::{ParkReason, Store};
+use rowcast::flow::apply::Applier;
+use rowcast::flow::ingest;
+use rowcast::members::Presence;
+use rowcast::replica::{Input, Output};
+use std::time::Duration;
+use uuid::Uuid;
+
+use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+
+const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+
+/// I10: cut in pieces when it was live, whole when it was fetched.
+#[test]
+fn a_group_that_was_staged_in_part_and_then_comes_whole_is_applied() {
+    let node = Node::ready(&toml(&["t"]), TABLE);
+    let path = node.path();
+    let service = node.service;
+    drop(node.replica);
+    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let (origin, now) = (node_id(9), clock::now());
+    let shape = layout("t", &["id", "a"]);
+    let events: Vec<_> =
+        ["x", "y"].iter().map(|id| event(&shape, id, Some(&format!(r#"{{"id":"{id}","a":"1"}}"#)), now)).collect();
+    let known = layouts(&[&shape]);
+    store.write(|tx| Applier::new(tx, now).stage(origin, &piece(1, 2, events[..1].to_vec()), &known)).unwrap();
+    store.write(|tx| Applier::new(tx, now).group(origin, &piece(1, 2, events.clone()), &known)).unwrap();
+    assert_eq!(store.durable().vector.of(origin), 2);
+    let rows: i64 = service.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 2, "the position says that both are applied");
+}
+
+/// I5, and with it I4: a row that the service wrote later must not lose to an event that was applied before.
+#[test]
+fn a_local_write_is_later_than_an_event_that_waited_for_the_clock() {
+    let node = Node::ready(&toml(&["t"]), TABLE);
+    let path = node.path();
+    let service = node.service;
+    drop(node.replica);
+    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let (origin, now) = (node_id(9), clock::now());
+    let shape = layout("t", &["id", "a"]);
+    let ahead = now.plus(Duration::from_secs(90));
+    let remote = event(&shape, "x", Some(r#"{"id":"x","a":"remote"}"#), ahead);
+    store.write(|tx| Applier::new(tx, now).group(origin, &piece(1, 1, vec![remote]), &layouts(&[&shape]))).unwrap();
+    assert_eq!(store.durable().parked, 1);
+    let later = now.plus(Duration::from_secs(40));
+    store.write(|tx| Applier::new(tx, later).retry(&[ParkReason::Clock])).unwrap();
+    assert_eq!(store.durable().parked, 0, "it is applied now");
+    drop(store);
+    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    service.execute("UPDATE t SET a = 'local'", []).unwrap();
+    store.write(|tx| ingest::drain(tx, later.plus(Duration::from_secs(1)))).unwrap();
+    let newest: String = service
+        .query_row("SELECT data FROM t_Events WHERE record_id = 'x' ORDER BY timestamp DESC LIMIT 1", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(newest, r#"{"id":"x","a":"local"}"#, "every other node keeps the newest; here the row says `local`");
+}
+
+/// Liveness: a service that never stops writing does not keep the events of others out.
+#[test]
+fn a_busy_service_does_not_starve_what_others_wrote() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let remote = event(&shape, "x", Some(r#"{"id":"x","a":"remote"}"#), clock::now());
+    node.feed(node_id(9), vec![piece(1, 1, vec![remote])], vec![shape]);
+    for at in 0..100 {
+        node.sql(&format!("INSERT INTO t VALUES ('k{at}', 'local')"));
+        node.wake();
+        node.tick(Duration::from_millis(5));
+        node.work();
+    }
+    assert_eq!(node.text("SELECT a AS v FROM t WHERE id = 'x'").as_deref(), Some("remote"));
+}
+
+fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
+    Presence {
+        protocol: rowcast::wire::VERSION,
+        node: node_id(id),
+        name: format!("m{id}"),
+        session: Uuid::from_u128(id),
+        ready: true,
+        complete: true,
+        vector: vector.iter().map(|&(origin, at)| (node_id(origin), at)).collect(),
+        horizon: rowcast::position::Vector::default(),
+        schema: format!("{:016x}", declaration(&toml(&["t"])).hash()),
+        clock: node.at().wall,
+        ask: false,
+    }
+}
+
+/// Liveness: what a held group waits for is asked for, however large the group is.
+#[test]
+fn a_large_group_that_waits_for_its_cause_does_not_keep_the_cause_away() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let said = serde_json::to_vec(&presence(&node, 7, &[(7, 1), (8, 1)])).unwrap();
+    let at = node.at();
+    node.replica().handle(Input::Presence(said.into()), at);
+    let shape = layout("t", &["id", "a"]);
+    let data = format!(r#"{{"id":"x","a":"{}"}}"#, "y".repeat(17 << 20));
+    let mut large = piece(1, 1, vec![event(&shape, "x", Some(&data), clock::now())]);
+    large.context = [(node_id(7), 1)].into_iter().collect();
+    node.feed(node_id(8), vec![large], vec![shape]);
+    node.tick(Duration::from_millis(100));
+    let asked = node.replica().take_outputs().into_iter().any(|output| matches!(output, Output::Ask { .. }));
+    assert!(asked, "event 1 of node 7 is missing, a member has it, and it is not asked for");
+}
+
+/// I10: one row that SQLite refuses is parked; nothing else waits for it.
+#[test]
+fn a_row_that_sqlite_cannot_compute_does_not_stop_the_others() {
+    let mut node = Node::ready(
+        &toml(&["t"]),
+        "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, g AS (json_extract(a, '$.k')) STORED);",
+    );
+    let shape = layout("t", &["id", "a"]);
+    let remote = |id: &str, a: &str| {
+        event(&shape, id, Some(&format!(r#"{{"id":"{id}","a":"{a}"}}"#)), Timestamp(clock::now().0))
+    };
+    let (bad, good) = (remote("x", "no json"), remote("y", "1"));
+    node.feed(node_id(9), vec![piece(1, 1, vec![bad])], vec![shape.clone()]);
+    node.feed(node_id(8), vec![piece(1, 1, vec![good])], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.text("SELECT id AS v FROM t").as_deref(), Some("y"));
+}
