@@ -5,6 +5,7 @@
 
 mod crash;
 mod ingest;
+mod open;
 mod order;
 mod peers;
 mod schema_change;

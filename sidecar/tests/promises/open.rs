@@ -1,0 +1,95 @@
+//! Promises that are broken still: each of these fails.
+
+use rowcast::edge::clock;
+use rowcast::edge::store::Store;
+use rowcast::flow::apply::Applier;
+use rowcast::replica::Input;
+use std::time::Duration;
+
+use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+
+const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+
+const REBUILD: &str = "CREATE TABLE fresh(id TEXT PRIMARY KEY NOT NULL, a TEXT); INSERT INTO fresh SELECT * FROM t;
+     DROP TABLE t; ALTER TABLE fresh RENAME TO t;";
+
+/// I7: a doubt is NOT READY.
+#[test]
+fn a_node_whose_clock_is_behind_and_applies_nothing_is_not_ready() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let remote = event(&shape, "x", Some(r#"{"id":"x","a":"1"}"#), clock::now().plus(Duration::from_secs(300)));
+    node.feed(node_id(9), vec![piece(1, 1, vec![remote])], vec![shape]);
+    node.run();
+    assert_eq!(node.text("SELECT count(*) AS v FROM t").as_deref(), Some("0"));
+    assert!(!node.replica().is_ready(), "the position says that it has everything, and the table is empty");
+}
+
+/// I10: a table that is declared here later than elsewhere gets what came before.
+#[test]
+fn events_of_a_table_that_was_not_declared_are_applied_when_it_is() {
+    let node = Node::ready(&toml(&["t"]), &format!("{TABLE} CREATE TABLE late(id TEXT PRIMARY KEY NOT NULL, a TEXT);"));
+    let path = node.path();
+    let (service, now) = (node.service, clock::now());
+    drop(node.replica);
+    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let shape = layout("late", &["id", "a"]);
+    let remote = event(&shape, "x", Some(r#"{"id":"x","a":"1"}"#), now);
+    store.write(|tx| Applier::new(tx, now).group(node_id(9), &piece(1, 1, vec![remote]), &layouts(&[&shape]))).unwrap();
+    drop(store);
+    let _store = Store::open(&path, declaration(&toml(&["t", "late"]))).unwrap();
+    let rows: i64 = service.query_row("SELECT count(*) FROM late_Events", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1, "it is stored under its table now, and can be applied");
+}
+
+#[test]
+fn a_table_rebuilt_while_it_is_compared_is_compared_again() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) INSERT INTO t SELECT printf('%05d', i), 'a' FROM n");
+    node.run();
+    node.sql(&format!("BEGIN; {REBUILD} COMMIT;"));
+    node.wake();
+    for _ in 0..3 {
+        node.work(); // The journal; the first rows; some more.
+    }
+    assert!(!node.replica().store().pending().is_empty(), "the comparison is under way");
+    node.sql(&format!("BEGIN; {REBUILD} UPDATE t SET a = 'local' WHERE id = '00001'; COMMIT;"));
+    node.run();
+    assert!(node.replica().store().pending().is_empty());
+    let local = node.text("SELECT count(*) AS v FROM t_Events WHERE data LIKE '%local%'");
+    assert_eq!(local.as_deref(), Some("1"));
+}
+
+const ANNOUNCED: &str = "service = \"s\"\n[tables.u]\ncapture = \"events\"\n";
+const USERS: &str =
+    "CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, email TEXT UNIQUE, n); INSERT INTO u VALUES ('a', 'x', 1);";
+
+fn claim_of_another(node: &mut Node) {
+    let shape = layout("u", &["id", "email", "n"]);
+    let remote = event(&shape, "b", Some(r#"{"id":"b","email":"x","n":9}"#), clock::now());
+    node.feed(node_id(9), vec![piece(1, 1, vec![remote])], vec![shape]);
+    node.run();
+}
+
+/// I3: of a record that has to leave the table, too.
+#[test]
+fn what_was_not_announced_of_a_record_that_is_evicted_is_an_event_first() {
+    let mut node = Node::ready(ANNOUNCED, USERS);
+    node.sql("UPDATE u SET n = 2 WHERE id = 'a'");
+    claim_of_another(&mut node);
+    let kept = node.text("SELECT count(*) AS v FROM u_Events WHERE record_id = 'a' AND data LIKE '%2}'");
+    assert_eq!(kept.as_deref(), Some("1"));
+}
+
+/// A record that waits for its UNIQUE value is not deleted because somebody speaks of it.
+#[test]
+fn a_late_announcement_of_a_parked_record_deletes_nothing() {
+    let mut node = Node::ready(ANNOUNCED, USERS);
+    claim_of_another(&mut node);
+    let payload = br#"{"table":"u","operation":"update","data":{"id":"a","email":"x","n":2}}"#;
+    let at = node.at();
+    node.replica().handle(Input::Announced { payload: payload.to_vec().into(), reply: None }, at);
+    node.run();
+    let deletes = node.text("SELECT count(*) AS v FROM u_Events WHERE operation_type = 'DELETE'");
+    assert_eq!(deletes.as_deref(), Some("0"));
+}
