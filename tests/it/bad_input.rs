@@ -209,7 +209,7 @@ fn a_database_that_is_read_only_is_named() {
     let mut cluster = Cluster::prepare(&nats, ITEMS, ["a"]);
     let node = cluster.add_with_database("r", &database);
     clear(&check(&node), None, &["app.db", "read"]);
-    clear(&run(&node), None, &["app.db", "read"]);
+    clear(&run(&node), None, &["app.db", "ead-only"]);
 }
 
 struct Mounted<'a>(&'a Path);
