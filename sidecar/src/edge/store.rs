@@ -37,7 +37,7 @@ use uuid::Uuid;
 pub(crate) use self::cell::with_affinity;
 use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};
-pub use self::install::Pending;
+pub use self::install::{Pending, Want};
 pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
 pub use self::parked::{ParkReason, ParkedEvent};
@@ -73,6 +73,8 @@ pub struct Durable {
     pub complete: bool,
     /// The number of parked events.
     pub parked: u64,
+    /// How many of them wait because of their timestamps.
+    pub doubtful: u64,
 }
 
 /// The database, its declaration, and the one connection that writes.
@@ -194,6 +196,7 @@ impl Store {
         let found = catalogue::tables(&self.connection)?;
         self.tables = Tables::of(&self.connection, &self.declaration, found)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
+        (self.durable.parked, self.durable.doubtful) = parked::count(&self.connection)?;
         self.schema_version = install::schema_version(&self.connection)?;
         Ok(())
     }
@@ -235,9 +238,9 @@ impl Store {
         &self.pending
     }
 
-    /// The rows of `table` agree with their events again.
-    pub fn forget_pending(&mut self, table: &str) {
-        self.pending.retain(|pending| pending.table != table);
+    /// The rows of `table` agree with their events again, as of `round`.
+    pub fn forget_pending(&mut self, table: &str, round: i64) {
+        self.pending.retain(|pending| pending.table != table || pending.want.round != round);
     }
 
     /// A layout that a table has or an event refers to.

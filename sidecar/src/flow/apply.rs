@@ -318,6 +318,9 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// The event that a row's content comes from. A row from before Rowcast gets one now.
     fn holder(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<Newest, Error> {
         let record_id = shape.record_id_of_key(key);
+        if table.declared.capture == Capture::Events {
+            self.ingest_unannounced(table, shape, key)?;
+        }
         if let Some(newest) = self.tx.newest(table, &record_id)? {
             return Ok(newest);
         }

@@ -66,7 +66,16 @@ impl Replica {
     fn begin_sweep_of_all(&mut self, truth: &Truth) {
         self.journal_forgotten = false;
         let tables = self.store.tables().iter().map(|table| table.name.clone());
-        self.sweeps = tables.map(|table| Cursor::start(table, truth.clone())).collect();
+        let round = |table: &str| {
+            let pending = self.store.pending().iter().find(|pending| pending.table == table);
+            pending.map_or(0, |pending| pending.want.round)
+        };
+        self.sweeps = tables
+            .map(|table| {
+                let round = round(&table);
+                Cursor::start(table, truth.clone(), round)
+            })
+            .collect();
     }
 
     /// Asks for the next part of the load. Answers whether a load is on its way.
@@ -205,7 +214,6 @@ impl Replica {
 
     /// Everything is loaded: from here on the position counts, and what is written is a change.
     fn set_loaded(&mut self, start: Option<&Vector>) -> Result<(), Failure> {
-        let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
         self.store.write(|tx| {
             let own = tx.durable.node;
             for (origin, position) in start.iter().flat_map(|start| start.iter()).filter(|(origin, _)| *origin != own) {
@@ -213,7 +221,6 @@ impl Replica {
                 tx.set_position(origin, reached, Timestamp::default())?;
                 tx.set_horizon(origin, position)?;
             }
-            tables.iter().try_for_each(|table| tx.reconciled(table))?;
             // A first node has nobody to catch up with; and a crash between the two would leave it waiting for somebody.
             if start.is_none() {
                 tx.set_complete()?;
@@ -223,7 +230,6 @@ impl Replica {
             tx.set_position(own, head, tx.durable.clock.last())?;
             tx.set_loaded()
         })?;
-        tables.iter().for_each(|table| self.store.forget_pending(table));
         Ok(())
     }
 

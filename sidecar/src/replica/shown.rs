@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Moment, Replica};
 use crate::bootstrap::gate::Phase;
+use crate::limits;
 use crate::observe::status::{Bus, Code, Database, Member, Parked, Position, Reason, State, Status, Table};
 use crate::position::NodeId;
 
@@ -30,12 +31,30 @@ impl Replica {
         }
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
         if matches!(self.phase, Phase::Ready) {
+            reasons.extend(self.clock_in_doubt());
             reasons.extend(self.missing_tables());
             if self.waiting.behind {
                 reasons.push(self.lagging());
             }
         }
         reasons
+    }
+
+    /// Events wait because their timestamps lie in the future of the clock here. Most members' clocks say whose is wrong.
+    fn clock_in_doubt(&self) -> Option<Reason> {
+        if self.store.durable().doubtful == 0 {
+            return None;
+        }
+        let drift = i64::try_from(limits::DRIFT_MAX.as_millis()).unwrap_or(i64::MAX);
+        let agrees = |member: &&crate::members::Member| member.skew_millis.abs() <= drift;
+        let agreeing = self.members.iter().filter(agrees).count();
+        let differing = self.members.iter().count() - agreeing;
+        let text = format!(
+            "{} events wait because their timestamps lie more than {} s ahead of the clock here",
+            self.store.durable().doubtful,
+            limits::DRIFT_MAX.as_secs()
+        );
+        (agreeing <= differing).then(|| Reason::new(Code::Clock, text))
     }
 
     fn missing_tables(&self) -> Option<Reason> {

@@ -22,7 +22,7 @@ impl Replica {
         let announced = self.store.tables().iter().filter(|table| table.declared.capture == Capture::Events);
         let tables: Vec<String> = announced.map(|table| table.name.clone()).collect();
         for table in tables {
-            self.want_sweep(table, Truth::Row(Vec::new()));
+            self.want_sweep(table, Truth::Row(Vec::new()), 0);
         }
     }
 
@@ -32,13 +32,16 @@ impl Replica {
             return;
         }
         for pending in self.store.pending().to_vec() {
-            self.want_sweep(pending.table, Truth::Row(pending.new_columns));
+            self.want_sweep(pending.table, Truth::Row(pending.want.new_columns), pending.want.round);
         }
     }
 
-    fn want_sweep(&mut self, table: String, truth: Truth) {
-        if self.sweeps.iter().all(|cursor| cursor.table != table) {
-            self.sweeps.push_back(Cursor::start(table, truth));
+    /// A comparison that is on its way serves, unless the schema has changed since it began.
+    fn want_sweep(&mut self, table: String, truth: Truth, round: i64) {
+        match self.sweeps.iter_mut().find(|cursor| cursor.table == table) {
+            Some(cursor) if round != 0 && cursor.round != round => *cursor = Cursor::start(table, truth, round),
+            Some(_) => {}
+            None => self.sweeps.push_back(Cursor::start(table, truth, round)),
         }
     }
 
@@ -46,8 +49,7 @@ impl Replica {
     pub(super) fn sweep_once(&mut self, at: Moment) -> Result<bool, Failure> {
         let Some(cursor) = self.sweeps.front().cloned() else { return Ok(false) };
         let forget = !self.journal_forgotten && !self.store.durable().loaded;
-        let table = cursor.table.clone();
-        let was_pending = self.store.pending().iter().any(|pending| pending.table == table);
+        let (table, round) = (cursor.table.clone(), cursor.round);
         let (next, ingested) = self.store.write(|tx| {
             if forget {
                 tx.journal_forget()?;
@@ -55,8 +57,8 @@ impl Replica {
             let mut ingested = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
             let (next, more) = reconcile::step(tx, cursor, at.wall)?;
             ingested.push(more);
-            if next.is_none() && was_pending {
-                tx.reconciled(&table)?;
+            if next.is_none() {
+                tx.reconciled(&table, round)?;
             }
             Ok((next, ingested))
         })?;
@@ -66,7 +68,7 @@ impl Replica {
             Some(next) => self.sweeps[0] = next,
             None => {
                 self.sweeps.pop_front();
-                self.store.forget_pending(&table);
+                self.store.forget_pending(&table, round);
             }
         }
         self.publish(ingested)?;

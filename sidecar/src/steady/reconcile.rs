@@ -35,6 +35,8 @@ pub struct Cursor {
     pub table: String,
     /// Whose word counts.
     pub truth: Truth,
+    /// The change of the schema that it answers; 0: none.
+    pub round: i64,
     /// What is looked at now.
     pub at: Phase,
 }
@@ -50,8 +52,8 @@ pub enum Phase {
 
 impl Cursor {
     /// At the beginning.
-    pub fn start(table: String, truth: Truth) -> Self {
-        Self { table, truth, at: Phase::Rows(None) }
+    pub fn start(table: String, truth: Truth, round: i64) -> Self {
+        Self { table, truth, round, at: Phase::Rows(None) }
     }
 }
 
@@ -68,7 +70,7 @@ pub fn step(tx: &mut Tx<'_>, cursor: Cursor, now: Timestamp) -> Result<(Option<C
         Phase::Records(after) => walk.records(tx, after)?,
     };
     let ingested = ingest::changes(tx, changes, now)?;
-    Ok((next.map(|at| Cursor { table: cursor.table, truth: cursor.truth, at }), ingested))
+    Ok((next.map(|at| Cursor { table: cursor.table, truth: cursor.truth, round: cursor.round, at }), ingested))
 }
 
 struct Walk<'a> {

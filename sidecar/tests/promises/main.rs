@@ -5,7 +5,7 @@
 
 mod crash;
 mod ingest;
-mod open;
+mod kept;
 mod order;
 mod peers;
 mod schema_change;

@@ -7,6 +7,7 @@ use rowcast::flow::apply::Applier;
 use rowcast::flow::ingest;
 use rowcast::members::Presence;
 use rowcast::replica::{Input, Output};
+use rowcast::wire::{self, Message};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -81,7 +82,6 @@ fn a_busy_service_does_not_starve_what_others_wrote() {
 
 fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
     Presence {
-        protocol: rowcast::wire::VERSION,
         node: node_id(id),
         name: format!("m{id}"),
         session: Uuid::from_u128(id),
@@ -99,7 +99,7 @@ fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
 #[test]
 fn a_large_group_that_waits_for_its_cause_does_not_keep_the_cause_away() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
-    let said = serde_json::to_vec(&presence(&node, 7, &[(7, 1), (8, 1)])).unwrap();
+    let said = wire::encode(&Message::Presence(presence(&node, 7, &[(7, 1), (8, 1)])));
     let at = node.at();
     node.replica().handle(Input::Presence(said.into()), at);
     let shape = layout("t", &["id", "a"]);

@@ -6,6 +6,7 @@ use rowcast_schema::declaration::{Capture, Declaration};
 use rowcast_schema::layout::{Layout, LayoutId};
 use rowcast_schema::{OWN_PREFIX, bookkeeping, event_table, journal};
 use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
 
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
@@ -17,6 +18,15 @@ use crate::position::NodeId;
 pub struct Pending {
     /// The table, as declared.
     pub table: String,
+    /// What is to be known for it.
+    pub want: Want,
+}
+
+/// What a reconciliation needs to know. Stored until it is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// The schema version that made it necessary: a comparison that began before another change begins again.
+    pub round: i64,
     /// Columns that were not captured before: where the row has only the default, an event's value fills it in.
     pub new_columns: Vec<String>,
 }
@@ -99,6 +109,7 @@ pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pen
     let mut present = own_triggers(connection)?;
     for table in tables.iter() {
         fit_table(connection, table, &mut present)?;
+        serve::adopt_strays(connection, &table.name)?;
     }
     for (name, _) in present {
         tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");
@@ -185,10 +196,11 @@ fn new_columns(before: &Layout, after: &Layout) -> Vec<String> {
 fn want_reconciliation(connection: &Connection, table: &Replicated, mut new_columns: Vec<String>) -> Result<(), Error> {
     let key = format!("reconcile:{}", table.name);
     if let Some(text) = state::state(connection, &key)? {
-        let earlier: Vec<String> = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
-        new_columns.extend(earlier);
+        let earlier: Want = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
+        new_columns.extend(earlier.new_columns);
     }
-    let text = serde_json::to_string(&new_columns).expect("bug: names have a JSON form");
+    let want = Want { round: schema_version(connection)?, new_columns };
+    let text = serde_json::to_string(&want).expect("bug: names have a JSON form");
     state::set_state(connection, &key, &text)
 }
 
@@ -197,17 +209,20 @@ fn pending(connection: &Connection, tables: &Tables) -> Result<Vec<Pending>, Err
     let mut pending = Vec::new();
     for table in tables.iter().filter(|table| table.shape.is_some()) {
         if let Some(text) = state::state(connection, &format!("reconcile:{}", table.name))? {
-            let new_columns = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
-            pending.push(Pending { table: table.name.clone(), new_columns });
+            let want = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
+            pending.push(Pending { table: table.name.clone(), want });
         }
     }
     Ok(pending)
 }
 
-/// Forgets that `table` had to be reconciled.
-pub(super) fn reconciled(connection: &Connection, table: &str) -> Result<(), Error> {
+/// Forgets that `table` had to be reconciled, unless the schema has changed again since `round`.
+pub(super) fn reconciled(connection: &Connection, table: &str, round: i64) -> Result<(), Error> {
     connection
-        .execute("DELETE FROM _rowcast_state WHERE key = ?1", [format!("reconcile:{table}")])
+        .execute(
+            "DELETE FROM _rowcast_state WHERE key = ?1 AND json_extract(value, '$.round') = ?2",
+            (format!("reconcile:{table}"), round),
+        )
         .optional()
         .doing("note a finished reconciliation")
         .map(drop)

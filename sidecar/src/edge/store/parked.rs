@@ -114,7 +114,7 @@ impl Tx<'_> {
     }
 
     fn count_parked(&mut self) -> Result<(), Error> {
-        self.durable.parked = parked_count(self.connection)?;
+        (self.durable.parked, self.durable.doubtful) = count(self.connection)?;
         Ok(())
     }
 
@@ -136,9 +136,10 @@ impl Tx<'_> {
     }
 }
 
-pub(super) fn parked_count(connection: &Connection) -> Result<u64, Error> {
+/// The number of parked events, and how many of them wait because of their timestamps.
+pub(super) fn count(connection: &Connection) -> Result<(u64, u64), Error> {
     connection
-        .prepare_cached("SELECT count(*) FROM _rowcast_parked")
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .prepare_cached("SELECT count(*), count(*) FILTER (WHERE reason = 'clock') FROM _rowcast_parked")
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
         .doing("count the parked events")
 }

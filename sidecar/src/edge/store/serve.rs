@@ -118,6 +118,32 @@ pub(super) fn insert_stray(
         .map(drop)
 }
 
+/// Events that came before their table was declared here become its events now. They are parked, and tried like any
+/// other that waits for its table.
+pub(super) fn adopt_strays(connection: &Connection, table: &str) -> Result<(), Error> {
+    let waits: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE)")
+        .and_then(|mut statement| statement.query_row([table], |row| row.get(0)))
+        .doing("look for events of a table that is declared now")?;
+    if !waits {
+        return Ok(());
+    }
+    let events = identifier::quoted(&event_table::name(table));
+    let move_events = format!(
+        "INSERT INTO {events} (id, operation_type, record_id, data, timestamp, source_node_id, processed, sequence_number, layout, changed, group_last)
+         SELECT id, operation_type, record_id, data, timestamp, source_node_id, 0, sequence_number, layout, changed, group_last
+         FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (id) DO NOTHING"
+    );
+    let park = "INSERT INTO _rowcast_parked (event, table_name, record_id, reason, detail, parked_at)
+         SELECT id, ?1, record_id, 'schema', 'it came before the table was declared here', (timestamp >> 31) * 1000
+         FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (event) DO NOTHING";
+    for sql in [move_events.as_str(), park, "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE"] {
+        connection.execute(sql, [table]).doing(format!("take up the events of `{table}` that came before"))?;
+    }
+    tracing::info!(table, "took up events that came before the table was declared here");
+    Ok(())
+}
+
 /// An event from the columns of `EVENT` in `replicated`, with its identity and the end of its group.
 pub(super) fn event_of(row: &Row<'_>, table: &str) -> Result<(EventId, Event, Sequence), Error> {
     let read = || -> Result<(EventId, Event, Sequence), String> {

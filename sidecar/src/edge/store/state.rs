@@ -6,7 +6,7 @@ use rowcast_schema::{bookkeeping, event_table};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{Doing as _, Error, damaged};
-use super::parked::parked_count;
+use super::parked;
 use super::tx::{Tx, signed, unsigned};
 use super::{Durable, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
@@ -92,8 +92,9 @@ impl Tx<'_> {
     }
 
     /// Notes that the rows of `table` agree with their events again.
-    pub fn reconciled(&mut self, table: &str) -> Result<(), Error> {
-        super::install::reconciled(self.connection, table)
+    /// A change of the schema since `round` makes it necessary again, and is not forgotten.
+    pub fn reconciled(&mut self, table: &str, round: i64) -> Result<(), Error> {
+        super::install::reconciled(self.connection, table, round)
     }
 
     /// Forgets what the journal holds: only on a node that is not complete yet, whose rows are compared afterwards.
@@ -183,6 +184,7 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         None => None,
     };
     let head = vector.of(node);
+    let (parked, doubtful) = parked::count(connection)?;
     let newest = EventId { origin: node, sequence: Sequence::MAX >> 1 };
     Ok(Durable {
         node,
@@ -193,7 +195,8 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         horizon: horizons,
         loaded: state(connection, "loaded")?.is_some(),
         complete: state(connection, "complete")?.is_some(),
-        parked: parked_count(connection)?,
+        parked,
+        doubtful,
         vector,
     })
 }

@@ -142,6 +142,13 @@ pub fn ingest(
         }
     };
     match read {
+        Ok((key, _)) if tx.greatest_parked(table, &shape.record_id_of_key(&key))?.is_some() => {
+            Ok(Err(Refusal(format!(
+                "the record {} of `{}` waits for a UNIQUE value that another record holds, and is not in the table now",
+                shape.record_id_of_key(&key),
+                table.name
+            ))))
+        }
         Ok((key, cells)) => announced(tx, table, shape, (payload, key, cells), now).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }

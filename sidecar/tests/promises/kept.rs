@@ -1,4 +1,4 @@
-//! Promises that are broken still: each of these fails.
+//! Promises that were broken once: clocks, tables declared late, rebuilt tables, announced records that are evicted.
 
 use rowcast::edge::clock;
 use rowcast::edge::store::Store;
