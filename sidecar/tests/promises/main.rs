@@ -2,6 +2,7 @@
 //!
 //! Nodes here are replicas without a bus: a test hands their outputs on, or does not.
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
 mod ingest;
