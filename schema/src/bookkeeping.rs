@@ -17,7 +17,7 @@ pub const PARKED: &str = "_rowcast_parked";
 pub const TABLES: [&str; 5] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED];
 
 /// The statements that make them, where they do not exist.
-pub const CREATE: [&str; 5] = [
+pub const CREATE: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS _rowcast_state (
   key TEXT PRIMARY KEY NOT NULL,
   value NOT NULL
@@ -44,8 +44,9 @@ pub const CREATE: [&str; 5] = [
   event TEXT PRIMARY KEY NOT NULL, -- id in its event table, where processed = 0
   table_name TEXT NOT NULL,
   record_id TEXT NOT NULL,
-  reason TEXT NOT NULL,       -- unique, constraint, clock, schema, key
+  reason TEXT NOT NULL,       -- unique, constraint, clock, schema
   detail TEXT NOT NULL,
   parked_at INTEGER NOT NULL  -- milliseconds since 1970
 ) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS _rowcast_parked_record ON _rowcast_parked (table_name, record_id)",
 ];

@@ -264,9 +264,15 @@ mod tests {
         fn a_record_id_reads_back_to_the_canonical_key(
             key in prop::collection::vec(any_value(), 1..4), holds_text in any::<bool>(),
         ) {
-            // A TEXT column turns numbers into text before anybody sees them.
-            prop_assume!(!holds_text || !key.iter().any(|part| matches!(part, Value::Integer(_) | Value::Real(_))));
-            prop_assume!(!key.contains(&Value::Null));
+            // A TEXT column turns numbers into text before anybody sees them, and no key part is NULL.
+            let key: Vec<Value> = key
+                .into_iter()
+                .map(|part| match part {
+                    Value::Integer(_) | Value::Real(_) if holds_text => Value::from(format!("{part:?}").as_str()),
+                    Value::Null => Value::from("null"),
+                    other => other,
+                })
+                .collect();
             let columns = vec![key_column(Collation::Binary, holds_text); key.len()];
             let id = record_id(&key, &columns);
             let back = parse_record_id(&id, &columns).expect(&id);

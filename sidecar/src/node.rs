@@ -125,6 +125,7 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
 fn replica_options(config: &Config, first: bool) -> replica::Options {
     replica::Options {
         name: config.node.clone(),
+        servers: config.nats.servers.join(", "),
         first,
         presence_interval: config.presence_interval,
         presence_wait: config.presence_wait,

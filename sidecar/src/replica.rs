@@ -49,6 +49,8 @@ pub struct Moment {
 pub struct Options {
     /// The node's human name.
     pub name: String,
+    /// Where NATS is, for the status page.
+    pub servers: String,
     /// It may be the first node, if nobody answers.
     pub first: bool,
     /// How often it says that it is there.
@@ -171,6 +173,9 @@ pub struct Replica {
     /// When the first other node answered.
     answered_at: Option<Duration>,
     answer_wanted: bool,
+    /// Before READY the members are asked once more: since when, and whether they have answered.
+    confirming: Option<Duration>,
+    confirmed: bool,
     reconnects: u64,
     journal_forgotten: bool,
     load_not_before: Duration,
@@ -222,6 +227,8 @@ impl Replica {
             present_at: None,
             answered_at: None,
             answer_wanted: false,
+            confirming: None,
+            confirmed: false,
             reconnects: 0,
             journal_forgotten: true,
             load_not_before: Duration::ZERO,
@@ -471,7 +478,9 @@ impl Replica {
         if !self.connected || !(due || self.answer_wanted) {
             return;
         }
-        self.present_at = Some(at.uptime);
+        if due {
+            self.present_at = Some(at.uptime);
+        }
         self.answer_wanted = false;
         let durable = self.store.durable();
         let presence = Presence {
@@ -484,7 +493,8 @@ impl Replica {
             horizon: durable.horizon.clone(),
             schema: self.schema(),
             clock: at.wall,
-            ask: !self.is_ready(),
+            // Only what is said by itself asks: an answer that asked would be answered, and so on without end.
+            ask: due && !self.is_ready(),
         };
         self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }

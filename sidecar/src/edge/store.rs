@@ -280,13 +280,7 @@ impl Store {
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
-        serve::events(
-            &self.connection,
-            self.declaration.enabled().map(|table| table.name.as_str()),
-            origin,
-            first,
-            last,
-        )
+        serve::events(&self.connection, origin, first, last)
     }
 
     /// The greatest timestamp that the clock has seen.

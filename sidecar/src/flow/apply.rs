@@ -31,6 +31,8 @@ pub struct Applied {
     pub conflicts: u64,
     /// Events parked.
     pub parked: u64,
+    /// The timestamp of the newest group applied.
+    pub newest: Timestamp,
     /// Own groups that came to be on the way: published once hardened.
     pub ingested: Vec<Ingested>,
 }
@@ -68,6 +70,7 @@ impl<'t, 'a> Applier<'t, 'a> {
             self.arrived(id, group.group_last, event, &group.context)?;
             greatest = greatest.max(self.trusted(event.timestamp));
         }
+        self.done.newest = self.done.newest.max(greatest);
         self.tx.set_position(origin, group.last(), greatest)
     }
 
@@ -379,7 +382,7 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// # Errors
     /// When the database fails.
     pub fn retry(&mut self, reasons: &[ParkReason]) -> Result<(), Error> {
-        let parked = self.tx.parked(limits::APPLY_ROWS_MAX)?;
+        let parked = self.tx.parked(reasons, limits::APPLY_ROWS_MAX)?;
         let mut waiting = Vec::new();
         for ParkedEvent { id, table, reason } in parked {
             if !reasons.iter().any(|wanted| wanted.as_str() == reason) {

@@ -160,6 +160,9 @@ impl Turner {
         let at = self.at();
         let worked = self.replica.work(at)?;
         let took = began.elapsed();
+        if worked != Worked::Idle {
+            metrics::LOCK_SECONDS.record(took);
+        }
         match worked {
             Worked::Idle => return Ok(worked),
             Worked::Ingested => metrics::INGEST_SECONDS.record(took),

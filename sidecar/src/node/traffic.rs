@@ -13,6 +13,7 @@ use crate::edge::bus::subject::{self, Subjects};
 use crate::edge::bus::{Bus, Link};
 use crate::limits;
 use crate::observe::health::Readiness;
+use crate::observe::metrics;
 use crate::observe::status::Status;
 use crate::position::NodeId;
 use crate::replica::{Input, Output};
@@ -153,8 +154,10 @@ impl Sender {
                     let payload = serde_json::to_vec(&request)?;
                     let (bus, inbox) = (self.bus.clone(), self.inbox.clone());
                     asking.spawn(async move {
+                        let began = tokio::time::Instant::now();
                         let answer = bus.ask(subject, payload.into()).await;
                         let frame = answer.inspect_err(|error| tracing::debug!(%error, "a request failed")).ok();
+                        metrics::FETCH_SECONDS.record(began.elapsed());
                         inbox.put(Input::Answer { ask, frame }).await;
                     });
                 }

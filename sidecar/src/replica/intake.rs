@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Failure, Moment, Output, Replica};
+use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
 use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
@@ -13,6 +14,7 @@ use crate::flow::ingest;
 use crate::flow::order::{Gap, Order, Step};
 use crate::flow::receive;
 use crate::limits;
+use crate::observe::metrics;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence, Vector};
 use crate::wire::{self, Message};
@@ -243,6 +245,10 @@ impl Replica {
             self.dirty = true;
             return Ok(true);
         }
+        if applied.newest != Timestamp::default() {
+            let took = at.wall.millis().saturating_sub(applied.newest.millis());
+            metrics::REPLICATION_SECONDS.record(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
+        }
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
         self.counters.conflicts += applied.conflicts;
@@ -281,7 +287,8 @@ impl Replica {
     /// A node that lags for long is in doubt, even if it was READY.
     pub(super) fn watch_lag(&mut self, at: Moment) {
         let applied = &self.store.durable().vector;
-        let heads = self.order.heads();
+        // What only the dead have is no reason to doubt the living.
+        let heads = self.members.heads(at.uptime);
         let reached = self.waiting.mark.as_ref().is_none_or(|(mark, _)| applied.covers(mark));
         if reached {
             self.waiting.behind = false;

@@ -20,6 +20,9 @@ use crate::wire::{self, Message};
 /// After the first answer, how long the others may take with theirs.
 const ANSWERS_WAIT: Duration = Duration::from_millis(300);
 
+/// How long a member may take to say where it is before it is not waited for.
+const CONFIRM_WAIT: Duration = Duration::from_secs(1);
+
 /// The pause after a request of a joiner that brought nothing.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -199,6 +202,9 @@ impl Replica {
                 self.phase = Phase::CatchingUp { target };
             }
             Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && self.drained => {
+                if !self.confirm(at) {
+                    return Ok(Worked::Idle);
+                }
                 if !self.store.durable().complete {
                     self.store.write(|tx| tx.set_complete())?;
                 }
@@ -210,6 +216,25 @@ impl Replica {
         }
         self.dirty = true;
         Ok(Worked::Other)
+    }
+
+    /// What the members said when this node began to catch up is old by now: they are asked once more, and what they say
+    /// then is reached, too. Answers whether that is done, or nobody is there.
+    fn confirm(&mut self, at: Moment) -> bool {
+        if self.confirmed || self.members.live(at.uptime).next().is_none() {
+            return true;
+        }
+        let Some(asked) = self.confirming else {
+            self.confirming = Some(at.uptime);
+            self.present_at = None;
+            return false;
+        };
+        let answered = self.members.live(at.uptime).all(|member| asked < member.seen);
+        if answered || asked + CONFIRM_WAIT <= at.uptime {
+            self.confirmed = true;
+            self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+        }
+        false
     }
 
     /// Everything is loaded: from here on the position counts, and what is written is a change.

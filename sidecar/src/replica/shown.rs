@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Moment, Replica};
 use crate::bootstrap::gate::Phase;
+use crate::edge::store::Replicated;
 use crate::limits;
 use crate::observe::status::{Bus, Code, Database, Member, Parked, Position, Reason, State, Status, Table};
 use crate::position::NodeId;
@@ -93,7 +94,11 @@ impl Replica {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             warnings: self.warnings(at),
             progress: self.phase.progress(&self.members),
-            bus: Bus { connected: self.connected, server: None, reconnects: self.reconnects },
+            bus: Bus {
+                connected: self.connected,
+                server: Some(self.options.servers.clone()),
+                reconnects: self.reconnects,
+            },
             database: Database {
                 path: self.store.path().to_owned(),
                 bytes: self.store.bytes(),
@@ -188,16 +193,24 @@ impl Replica {
         self.members.iter().map(member).collect()
     }
 
+    /// Columns that the newest events carry and the table here does not have: a migration has not reached this node.
+    fn missing_columns(&self, table: &Replicated) -> Vec<String> {
+        let Some(shape) = &table.shape else { return Vec::new() };
+        let at = self.facts.events.iter().position(|(name, _)| *name == table.name);
+        let columns = at.and_then(|at| self.facts.columns.get(at)).map(Vec::as_slice).unwrap_or_default();
+        columns.iter().filter(|column| shape.table.column(column).is_none()).cloned().collect()
+    }
+
     fn shown_tables(&self) -> Vec<Table> {
         let events =
             |name: &str| self.facts.events.iter().find(|(table, _)| table == name).map_or(0, |(_, count)| *count);
         let parked = |name: &str| self.facts.parked.iter().filter(|parked| parked[1] == name).count() as u64;
-        let table = |table: &std::sync::Arc<crate::edge::store::Replicated>| Table {
+        let table = |table: &std::sync::Arc<Replicated>| Table {
             name: table.name.clone(),
             capture: table.declared.capture.word().to_owned(),
             events: events(&table.name),
             parked: parked(&table.name),
-            missing_columns: Vec::new(),
+            missing_columns: self.missing_columns(table),
         };
         self.store.tables().iter().map(table).collect()
     }

@@ -72,6 +72,7 @@ impl Node {
         let store = Store::open(&self.path(), declaration(&self.toml)).unwrap();
         let options = Options {
             name: "n".into(),
+            servers: String::new(),
             first,
             presence_interval: Duration::from_secs(1),
             presence_wait: Duration::from_secs(2),

@@ -120,6 +120,17 @@ impl<T> Doing<T> for rusqlite::Result<T> {
     }
 }
 
+/// Says what was being done with which file when the system said no.
+pub(super) trait DoingFile<T> {
+    fn doing_file(self, what: &'static str, path: &std::path::Path) -> Result<T, Error>;
+}
+
+impl<T> DoingFile<T> for std::io::Result<T> {
+    fn doing_file(self, what: &'static str, path: &std::path::Path) -> Result<T, Error> {
+        self.map_err(|source| Error::File { doing: what, path: path.to_owned(), source })
+    }
+}
+
 pub(super) fn damaged(place: impl Into<String>, reason: impl ToString) -> Error {
     Error::Damaged { place: place.into(), reason: reason.to_string() }
 }

@@ -118,14 +118,20 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Parked events, at most `limit`.
-    pub fn parked(&self, limit: usize) -> Result<Vec<ParkedEvent>, Error> {
+    /// Parked events with one of these reasons, at most `limit`.
+    pub fn parked(&self, reasons: &[ParkReason], limit: usize) -> Result<Vec<ParkedEvent>, Error> {
+        let reasons: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();
+        let reasons = serde_json::to_string(&reasons).expect("bug: words have a JSON form");
+        // Those that were tried last come last: one that can never be applied keeps no other from being tried.
         let found = self
             .connection
-            .prepare_cached("SELECT event, table_name, reason FROM _rowcast_parked ORDER BY event LIMIT ?1")
+            .prepare_cached(
+                "SELECT event, table_name, reason FROM _rowcast_parked
+                 WHERE reason IN (SELECT value FROM json_each(?2)) ORDER BY parked_at, event LIMIT ?1",
+            )
             .and_then(|mut statement| {
                 statement
-                    .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                    .query_map((limit, &reasons), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                     .collect::<rusqlite::Result<Vec<(String, String, String)>>>()
             })
             .doing("list the parked events")?;

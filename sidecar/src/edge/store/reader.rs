@@ -1,16 +1,17 @@
 //! A connection that only reads: it serves other nodes and the status page, each in short read transactions, so that
 //! the WAL can always be checkpointed.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use rowcast_schema::declaration::Declaration;
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
 use rusqlite::Connection;
 
-use super::error::{Doing as _, Error};
+use super::error::{Doing as _, DoingFile as _, Error};
 use super::serve::{self, Answer, Definitions, SnapshotPage};
-use super::{catalogue, open};
+use super::{catalogue, identity, open};
 use crate::position::{NodeId, Sequence};
 
 /// Reads the database for others.
@@ -18,6 +19,8 @@ use crate::position::{NodeId, Sequence};
 pub struct Reader {
     connection: Connection,
     tables: Vec<String>,
+    wal: File,
+    wal_path: PathBuf,
 }
 
 /// Facts for the status page.
@@ -27,6 +30,8 @@ pub struct Facts {
     pub journal_rows: u64,
     /// Per table, in the order of the declaration: name, newest event's rowid (close to the number of events).
     pub events: Vec<(String, u64)>,
+    /// Per table, in the same order: columns that the newest events have.
+    pub columns: Vec<Vec<String>>,
     /// Parked events, at most twenty: event, table, record, reason, detail.
     pub parked: Vec<[String; 5]>,
 }
@@ -38,7 +43,10 @@ impl Reader {
     /// When the file is missing or cannot be read.
     pub fn open(path: &Path, declaration: &Declaration) -> Result<Self, Error> {
         let tables = declaration.enabled().map(|table| table.name.clone()).collect();
-        Ok(Self { connection: open::for_reading(path)?, tables })
+        let connection = open::for_reading(path)?;
+        let wal_path = identity::beside(path, "-wal");
+        let wal = File::open(&wal_path).doing_file("open", &wal_path)?;
+        Ok(Self { connection, tables, wal, wal_path })
     }
 
     /// Events of one origin, as many as fit a page.
@@ -46,15 +54,16 @@ impl Reader {
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn fetch(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Answer, Error> {
-        self.in_one_moment(|| {
+        let answer = self.in_one_moment(|| {
             let position = serve::vector(&self.connection)?.of(origin);
             if first <= serve::horizon(&self.connection, origin)? || position < first {
                 return Ok(Answer::NotHere);
             }
-            let names = self.tables.iter().map(String::as_str);
-            let page = serve::events(&self.connection, names, origin, first, last.min(position))?;
+            let page = serve::events(&self.connection, origin, first, last.min(position))?;
             Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })
-        })
+        })?;
+        self.harden()?;
+        Ok(answer)
     }
 
     /// Some records of one declared table; `None` when it is not declared here.
@@ -63,7 +72,9 @@ impl Reader {
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn snapshot(&self, table: &str, after: Option<&str>) -> Result<Option<SnapshotPage>, Error> {
         let Some(name) = self.tables.iter().find(|name| name.eq_ignore_ascii_case(table)) else { return Ok(None) };
-        self.in_one_moment(|| serve::snapshot(&self.connection, name, after)).map(Some)
+        let page = self.in_one_moment(|| serve::snapshot(&self.connection, name, after))?;
+        self.harden()?;
+        Ok(Some(page))
     }
 
     /// The position vector, and per declared table the statements that make it.
@@ -93,11 +104,12 @@ impl Reader {
                 .connection
                 .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
                 .doing("count the journal")?;
-            let mut events = Vec::with_capacity(self.tables.len());
+            let (mut events, mut columns) = (Vec::with_capacity(self.tables.len()), Vec::new());
             for table in &self.tables {
                 let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quoted(&event_table::name(table)));
                 let count = self.connection.query_row(&sql, [], |row| row.get(0)).doing("count the events")?;
                 events.push((table.clone(), count));
+                columns.push(self.newest_columns(table)?);
             }
             let parked = self
                 .connection
@@ -110,8 +122,26 @@ impl Reader {
                     rows.collect()
                 })
                 .doing("list the parked events")?;
-            Ok(Facts { journal_rows, events, parked })
+            Ok(Facts { journal_rows, events, columns, parked })
         })
+    }
+
+    /// The columns of the newest events of a table, whoever made them.
+    fn newest_columns(&self, table: &str) -> Result<Vec<String>, Error> {
+        let sql = format!(
+            "SELECT DISTINCT names.value FROM _rowcast_layouts, json_each(columns) AS names WHERE layout IN
+             (SELECT layout FROM (SELECT layout FROM {} ORDER BY rowid DESC LIMIT 50))",
+            quoted(&event_table::name(table))
+        );
+        self.connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .doing("look at the newest events")
+    }
+
+    /// Puts what was read onto the disk before another node sees it: it may have been committed a moment ago.
+    fn harden(&self) -> Result<(), Error> {
+        self.wal.sync_data().doing_file("sync", &self.wal_path)
     }
 
     /// One read transaction: everything in it is of one moment.

@@ -167,17 +167,12 @@ pub(super) fn event_of(row: &Row<'_>, table: &str) -> Result<(EventId, Event, Se
 
 /// Events of one origin from `first` to at most `last`, over all tables, merged in sequence order. Stops at the size of
 /// a page, at a hole, and takes at least one event when there is one.
-pub(super) fn events<'t>(
-    connection: &Connection,
-    tables: impl Iterator<Item = &'t str>,
-    origin: NodeId,
-    first: Sequence,
-    last: Sequence,
-) -> Result<Page, Error> {
+pub(super) fn events(connection: &Connection, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
     const COLUMNS: &str =
         "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
     let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
-    let mut names: Vec<&str> = tables.collect();
+    let tables = event_tables(connection)?;
+    let mut names: Vec<&str> = tables.iter().map(String::as_str).collect();
     let mut statements: Vec<CachedStatement<'_>> = Vec::with_capacity(names.len() + 1);
     for name in &names {
         let events = identifier::quoted(&event_table::name(name));
@@ -199,6 +194,21 @@ pub(super) fn events<'t>(
         }
     }
     collector.finish()
+}
+
+/// The tables that have an event table here, declared or not: an origin's numbers go over all of them, also over those
+/// that are no longer declared.
+fn event_tables(connection: &Connection) -> Result<Vec<String>, Error> {
+    let suffix = event_table::name("");
+    connection
+        .prepare_cached(
+            "SELECT substr(name, 1, length(name) - length(?1)) FROM sqlite_schema WHERE type = 'table'
+             AND substr(name, -length(?1)) = ?1 AND (SELECT count(*) FROM pragma_table_info(sqlite_schema.name) AS column
+                 WHERE column.name IN ('id', 'record_id', 'source_node_id', 'sequence_number', 'group_last')) = 5
+             ORDER BY name",
+        )
+        .and_then(|mut statement| statement.query_map([suffix], |row| row.get(0))?.collect())
+        .doing("list the event tables")
 }
 
 /// The events of one table, the first of them read ahead.
@@ -320,6 +330,9 @@ pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>
     while let Some(row) = rows.next().doing("read a snapshot")? {
         let (id, event, group_last) = event_of(row, table)?;
         let processed: bool = row.get(9).doing("read a snapshot")?;
+        if page.vector.of(id.origin) < id.sequence {
+            continue; // The beginning of a group that is not whole here yet: whoever tails gets all of it.
+        }
         if record.as_ref().is_none_or(|record| record.id != event.record_id) {
             // A page ends between records only.
             if limits::PAGE_BYTES_MAX <= bytes {
