@@ -1,8 +1,9 @@
 //! A mixed random workload on whatever tables a database has: inserts, updates, deletes, upserts, replaces, changed
 //! keys, many rows at once, transactions, and savepoints that are rolled back.
 //!
-//! Writers share the rows between them: each touches only rows that are its own at the start, and rows that it made.
-//! Texts are its own too, so that two writers never claim one unique value.
+//! Writers divide the rows between them: each touches only rows that are its own at the start, and rows that it made.
+//! Texts are its own too, so that two writers never claim one unique value. Or they quarrel: all of them write the same
+//! rows, make rows with the same keys, and claim the same values.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub struct Writer {
     tables: Vec<Table>,
     own: BTreeMap<String, Vec<Key>>,
     done: usize,
+    quarrels: bool,
 }
 
 type Key = Vec<Value>;
@@ -51,7 +53,24 @@ impl Writer {
         };
         let own = tables.iter().map(|table| (table.name.clone(), share(table))).collect();
         let random = Random::seeded(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-        Self { number, random, counter: 0, tables, own, done: 0 }
+        Self { number, random, counter: 0, tables, own, done: 0, quarrels: false }
+    }
+
+    /// The writer `number` of some who all write the same rows, keys and values.
+    ///
+    /// # Panics
+    /// When the database cannot be read.
+    pub fn quarrelling(seed: u64, number: usize, connection: &Connection, tables: &[String]) -> Self {
+        let mut writer = Self::new(seed, 0, 1, connection, tables);
+        writer.random = Random::seeded(seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
+        writer.quarrels = true;
+        writer
+    }
+
+    /// Counts on; a quarrelling writer takes one of a few numbers, which the others take, too.
+    fn count(&mut self) -> usize {
+        self.counter += 1;
+        if self.quarrels { self.random.below(8) } else { self.counter }
     }
 
     /// How many statements went through so far.
@@ -209,14 +228,14 @@ impl Writer {
         let columns = table.key.iter();
         columns
             .map(|column| {
-                self.counter += 1;
-                let number = i64::try_from((self.number + 1) * 1_000_000 + self.counter).unwrap();
+                let counter = self.count();
+                let number = i64::try_from((self.number + 1) * 1_000_000 + counter).unwrap();
                 match column.kind() {
                     Kind::Integer => Value::Integer(number),
                     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
                     Kind::Real => Value::Real(number as f64 + 0.5),
                     Kind::Blob => Value::Blob(number.to_be_bytes().to_vec()),
-                    Kind::Text | Kind::Any => Value::Text(format!("w{}-{}", self.number, self.counter)),
+                    Kind::Text | Kind::Any => Value::Text(format!("w{}-{counter}", self.number)),
                 }
             })
             .collect()
@@ -228,13 +247,13 @@ impl Writer {
         if !column.not_null && self.random.chance(1, 10) {
             return (place, Value::Null);
         }
-        self.counter += 1;
-        let (number, counter) = (self.number, self.counter);
+        let (number, counter) = (self.number, self.count());
         let text = format!("w{number}-{counter}");
         match column.kind() {
             Kind::Integer => (place, self.new_integer()),
             Kind::Real => (place, self.new_real()),
             Kind::Blob => (place, Value::Blob([text.as_bytes(), &self.random.bytes(9)].concat())),
+            Kind::Text if self.quarrels => (place, Value::Text(text)),
             Kind::Text => {
                 let end = ["", "", "\0nul", "'quoted\"", " 🦀 ünï", "\u{301}", "  "];
                 if self.random.chance(1, 12) {
