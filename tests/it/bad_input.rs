@@ -268,6 +268,16 @@ fn reason(node: &Node, code: &str) -> Option<String> {
 }
 
 #[test]
+fn an_http_address_that_is_taken_is_named() {
+    let nats = NatsServer::start();
+    let cluster = Cluster::prepare(&nats, ITEMS, ["a"]);
+    let [a] = cluster.nodes();
+    let address = format!("127.0.0.1:{}", a.http_port());
+    let _taken = std::net::TcpListener::bind(&address).unwrap();
+    clear(&run(&a), Some(1), &[&address, "--http"]);
+}
+
+#[test]
 fn usage_that_is_wrong_ends_with_two_and_says_how() {
     for (arguments, places) in [
         (&["walk"][..], &["walk", "Usage"][..]),

@@ -41,6 +41,25 @@ fn an_excluded_column_is_each_nodes_own() {
 }
 
 #[test]
+fn two_services_on_one_nats_server_keep_apart() {
+    let nats = NatsServer::start();
+    let sql = "CREATE TABLE items(id TEXT NOT NULL PRIMARY KEY, n INTEGER)";
+    let music = Cluster::declared(&nats, sql, "service = \"music\"\n[tables.items]\n", ["a", "b"]);
+    let film = Cluster::declared(&nats, sql, "service = \"music-film\"\n[tables.items]\n", ["a", "b"]);
+    for (cluster, row) in [(&music, "'music' | 1"), (&film, "'film' | 2")] {
+        let [a, _] = cluster.nodes();
+        a.sql(&format!("INSERT INTO items VALUES ({})", row.replace(" |", ",")));
+        assert_eq!(cluster.converged()["items"], [row]);
+    }
+    for cluster in [&music, &film] {
+        assert_eq!(cluster.converged()["items"].len(), 1);
+        for node in cluster.nodes::<2>() {
+            assert_eq!(node.status()["members"].as_array().map(Vec::len), Some(1), "{}", node.status());
+        }
+    }
+}
+
+#[test]
 fn tables_that_are_not_declared_or_not_enabled_stay_where_they_are() {
     let nats = NatsServer::start();
     let cluster =

@@ -147,6 +147,17 @@ impl Node {
         lock(&self.sidecar).as_mut().is_some_and(|sidecar| sidecar.ended().is_none())
     }
 
+    /// The most memory that the running sidecar has taken so far, in MiB.
+    ///
+    /// # Panics
+    /// Where the kernel does not tell: other than on Linux.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let id = lock(&self.sidecar).as_ref().expect("the sidecar is not running").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a running process has a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") / 1024
+    }
+
     /// Waits until the sidecar ends by itself.
     pub fn ended(&self) -> ExitStatus {
         self.take_sidecar().wait(bound())
