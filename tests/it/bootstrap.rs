@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rowcast_tests::process::Signal;
-use rowcast_tests::{Cluster, NatsServer, Node, Proxy, eventually, eventually_eq};
+use rowcast_tests::{Bus, Cluster, NatsServer, Node, Proxy, eventually, eventually_eq};
 
 const SHOP: &str = "
 CREATE TABLE items(id TEXT NOT NULL PRIMARY KEY, n INTEGER);
@@ -87,6 +87,29 @@ fn a_node_that_nobody_answers_is_not_ready_unless_it_is_told_to_be_the_first() {
     a.start();
     a.ready();
     assert_eq!(a.number("SELECT count(*) FROM items"), 5_000);
+}
+
+#[test]
+fn nodes_that_wait_for_one_another_do_not_flood_the_bus() {
+    let nats = NatsServer::start();
+    let cluster = Cluster::prepare(&nats, SHOP, ["a", "b", "c"]);
+    let nodes: [_; 3] = cluster.nodes();
+    let bus = Bus::connect(&nats);
+    let mut all = bus.subscribe("rowcast.>");
+    for node in &nodes {
+        node.start();
+    }
+    for node in &nodes {
+        eventually!(node.status()["members"].as_array().is_some_and(|members| members.len() == 2));
+    }
+    // Each says five times a second that it is there; the others answer, and that is that.
+    let start = Instant::now();
+    let mut heard = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        heard += usize::from(all.next(Duration::from_millis(100)).is_some());
+    }
+    assert!(nodes.iter().all(|node| node.readyz().0 == 503));
+    assert!(heard < 500, "{heard} messages in two seconds");
 }
 
 #[test]

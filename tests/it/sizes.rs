@@ -32,7 +32,8 @@ fn a_transaction_of_many_megabytes_arrives_whole_and_no_sidecar_grows_with_it() 
     let nats = NatsServer::start();
     let cluster = Cluster::start(&nats, FILES, ["a", "b"]);
     let [a, b] = cluster.nodes();
-    let many = "WITH RECURSIVE s(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM s WHERE value < 800) SELECT value FROM s";
+    let many =
+        "WITH RECURSIVE s(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM s WHERE value < 800) SELECT value FROM s";
     a.sql(&format!("INSERT INTO files SELECT 'f' || value, randomblob(30000), NULL FROM ({many})"));
     let count = || b.number("SELECT count(*) FROM files");
     eventually!({

@@ -12,6 +12,8 @@
 //! process that is ended, by its id, when the value that stands for it is dropped, also when a story panics; then the
 //! sidecars' logs are printed. Everything runs on free ports and in temporary folders, so stories run side by side.
 //!
+//! When the test process itself is killed, a small process beside it ends the others.
+//!
 //! The harness never opens a database file outside SQLite: closing such a file would drop the locks that SQLite
 //! holds on it for this process.
 
@@ -33,6 +35,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod random;
+mod reaper;
 pub mod rows;
 pub mod traps;
 pub mod workload;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
 
+use crate::reaper;
+
 /// A running process, with what it says appended to a file.
 #[derive(Debug)]
 pub struct Process {
@@ -20,22 +22,33 @@ pub struct Process {
 
 impl Process {
     /// Starts `command`; `what` names it in messages. Standard output and error go to `log`, one after the other.
-    pub fn spawn(what: &str, mut command: Command, log: &Path) -> Self {
+    pub fn spawn(what: &str, command: Command, log: &Path) -> Self {
+        Self::begin(what, command, log, false)
+    }
+
+    fn begin(what: &str, mut command: Command, log: &Path, group: bool) -> Self {
+        if group {
+            command.process_group(0);
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(appended(log))
             .stderr(appended(log))
             .spawn()
             .unwrap_or_else(|error| panic!("failed to start {what} ({command:?}): {error}"));
-        Self { child, what: what.to_owned(), group: false }
+        let process = Self { child, what: what.to_owned(), group };
+        reaper::started(process.reaped_as());
+        process
     }
 
     /// As [`Process::spawn`], in a process group of its own, which is ended whole: for what starts others.
-    pub fn spawn_group(what: &str, mut command: Command, log: &Path) -> Self {
-        command.process_group(0);
-        let mut process = Self::spawn(what, command, log);
-        process.group = true;
-        process
+    pub fn spawn_group(what: &str, command: Command, log: &Path) -> Self {
+        Self::begin(what, command, log, true)
+    }
+
+    fn reaped_as(&self) -> i64 {
+        let id = i64::from(self.child.id());
+        if self.group { -id } else { id }
     }
 
     /// The process id.
@@ -84,6 +97,7 @@ impl Drop for Process {
         if self.group || matches!(self.child.try_wait(), Ok(None)) {
             self.kill();
         }
+        reaper::ended(self.reaped_as());
     }
 }
 
