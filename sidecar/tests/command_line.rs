@@ -151,7 +151,7 @@ fn check_looks_at_everything_and_changes_nothing() {
     said("ok       config    node a");
     said("ok       schema    service music, 3 tables to replicate");
     said("problem  table     Log: it has no primary key");
-    said("warning  table     Gone: ");
+    said("problem  table     Gone: ");
     said("problem  nats      ");
     said("ok       http      ");
     assert_eq!(fs::read(&database).unwrap(), before);
