@@ -33,6 +33,12 @@ impl Replica {
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
         if matches!(self.phase, Phase::Ready) {
             reasons.extend(self.clock_in_doubt());
+            if self.waiting.comparing_long {
+                let tables: Vec<&str> = self.store.pending().iter().map(|pending| pending.table.as_str()).collect();
+                let text =
+                    format!("after a change of the schema, rows are compared with their events: {}", tables.join(", "));
+                reasons.push(Reason::new(Code::Capture, text));
+            }
             reasons.extend(self.missing_tables());
             if self.waiting.behind {
                 reasons.push(self.lagging());
@@ -155,6 +161,17 @@ impl Replica {
                 warnings.push(format!(
                     "the clock of node {name} differs from the one here by about {seconds} s: check NTP"
                 ));
+            }
+        }
+        for table in self.store.tables().iter() {
+            let columns = self.missing_columns(table);
+            if !columns.is_empty() {
+                let text = format!(
+                    "table {} lacks columns that others have: {}; run the migration here, and what they wrote is filled in",
+                    table.name,
+                    columns.join(", ")
+                );
+                warnings.push(text);
             }
         }
         if self.store.durable().parked > 0 {

@@ -47,13 +47,13 @@ pub enum Code {
     Behind,
     /// Events are known to exist that no member has handed over yet.
     Gap,
-    /// The database's tables do not fit the schema TOML, or the others declare another schema.
+    /// The database's tables do not fit the schema TOML.
     Schema,
     /// SQLite or the disk refuses.
     Storage,
-    /// Rowcast's triggers are missing or were changed: writes may go unseen until that is mended.
+    /// Rowcast's triggers were missing or were changed: rows are compared with their events, to find what went unseen.
     Capture,
-    /// The database was copied or restored, and it is not certain yet under which id the node may speak.
+    /// Somebody else speaks under this node's id, or others know more events of it than it has itself.
     Identity,
     /// There is no connection to NATS.
     Bus,
@@ -114,8 +114,10 @@ impl Code {
             Self::Gap => "bring back the node that has the missing events; `rowcast status` names it",
             Self::Schema => "run the migration on this node or ship the same schema TOML to all; `rowcast check` tells",
             Self::Storage => "look at the disk: free space, permissions, health; Rowcast resumes by itself",
-            Self::Capture => "restart the sidecar so that it makes its triggers anew; `rowcast check` tells what broke",
-            Self::Identity => "wait for the other nodes to confirm; never run one database file under two sidecars",
+            Self::Capture => "wait; what the triggers missed becomes an event, and nothing of others is applied before",
+            Self::Identity => {
+                "stop the copy; of a database restored from an older copy, stop the sidecar, remove the file `<database>-rowcast`, start it"
+            }
             Self::Bus => "check that nats-server runs and that the address and login are right: `rowcast check`",
             Self::Clock => "set this machine's clock (NTP), then wait",
             Self::Stuck => "restart the sidecar; nothing is lost by that",
