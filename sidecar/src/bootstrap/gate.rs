@@ -50,6 +50,10 @@ impl Phase {
     pub fn reason(&self, applied: &Vector, members: &Members, answered: bool) -> Option<Reason> {
         let name = |node: NodeId| members.name(node).map_or_else(|| format!("{node}"), str::to_owned);
         match self {
+            Self::Asking { .. } if members.iter().any(|member| member.presence.ready) => Some(Reason::new(
+                Code::Starting,
+                "other nodes have answered, and this node begins in a moment to fetch what it lacks",
+            )),
             Self::Asking { .. } if answered => Some(
                 Reason::new(
                     Code::NoPeerAnswered,
