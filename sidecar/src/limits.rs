@@ -9,7 +9,8 @@ pub const INGEST_ROWS_MAX: usize = 500;
 pub const APPLY_ROWS_MAX: usize = 500;
 
 /// Rows of a group that are applied as one. A longer group is applied in pieces of this many: it bounds the time the
-/// write lock is held for one group to about a second, the busy timeout that a service is asked to have.
+/// write lock is held for one group. Measured, 100,000 rows held it for up to 2.9 s on a loaded machine; the guarantees
+/// say so.
 pub const GROUP_ROWS_MAX: u64 = 200_000;
 
 /// Rows of the journal that an applying transaction ingests itself; a longer journal is ingested before.
