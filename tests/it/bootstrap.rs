@@ -240,6 +240,11 @@ fn the_gate_tells_people_and_machines_the_same() {
     let [a, b] = cluster.nodes();
     let (status, readyz) = a.readyz();
     assert_eq!((status, &readyz["state"]), (200, &"READY".into()));
+    let bus = Bus::connect(&nats);
+    let mut states = bus.subscribe("rowcast.story.state.a");
+    let said = states.next(Duration::from_secs(30)).expect("the state is said as often as presence");
+    let said: serde_json::Value = serde_json::from_slice(&said.payload).unwrap();
+    assert_eq!(said, readyz, "the bus is told what the probes are told");
     let (_, metrics) = a.get("/metrics").unwrap();
     assert!(
         metrics.lines().any(|line| line.starts_with("rowcast_") && line.contains("ready") && line.ends_with(" 1")),

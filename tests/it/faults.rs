@@ -104,7 +104,7 @@ fn a_receiver_that_was_away_for_thousands_of_changes_catches_up_and_keeps_its_ow
 }
 
 #[test]
-fn timestamps_sort_by_the_time_of_the_write_and_past_2038() {
+fn timestamps_sort_by_the_time_of_the_write() {
     let nats = NatsServer::start();
     let cluster = Cluster::start(&nats, ITEMS, ["a"]);
     let [a] = cluster.nodes();
@@ -123,8 +123,6 @@ fn timestamps_sort_by_the_time_of_the_write_and_past_2038() {
     eventually!(a.number("SELECT count(*) FROM items_Events") == 3);
     let by_time = a.rows("SELECT sequence_number FROM items_Events ORDER BY timestamp");
     assert_eq!(by_time, a.rows("SELECT sequence_number FROM items_Events ORDER BY sequence_number"));
-    // In the year 2106 a stamp is still a positive 64-bit integer.
-    assert!((1_i64 << 32).checked_mul(1 << 30).is_some());
     assert_eq!(a.rows("SELECT DISTINCT typeof(timestamp), timestamp > 0 FROM items_Events"), ["'integer' | 1"]);
 }
 

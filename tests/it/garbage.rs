@@ -42,7 +42,7 @@ fn subjects(ids: &[String]) -> Vec<String> {
         for kind in ["events", "changes", "state"] {
             subjects.push(format!("rowcast.story.{kind}.{name}"));
         }
-        for verb in ["fetch", "snapshot", "read", "digest", "nonsense"] {
+        for verb in ["fetch", "snapshot", "definitions", "nonsense"] {
             subjects.push(format!("rowcast.story.rpc.{name}.{verb}"));
         }
     }
