@@ -55,7 +55,7 @@ pub const MEMBERS_MAX: usize = 1024;
 /// Origins that are followed: every node that ever wrote, also those that are gone.
 pub const ORIGINS_MAX: usize = 4096;
 
-/// The longest change event or request: all of them are small JSON.
+/// The longest request of another node: all of them are small JSON.
 pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest change event of a service. A larger row needs `capture = "triggers"`.

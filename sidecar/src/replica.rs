@@ -1,13 +1,15 @@
 //! One node, and everything that can happen to it.
 //!
 //! [`Replica::handle`] takes what came (a message, an answer, a wake-up) and remembers what is to be done;
-//! [`Replica::tick`] looks at the time; [`Replica::work`] does one bounded piece of it, at most a few milliseconds of
-//! write lock. What is to be sent comes out of [`Replica::take_outputs`].
+//! [`Replica::tick`] looks at the time; [`Replica::work`] does one bounded piece of it, a few milliseconds of write
+//! lock unless a long group of another node is applied whole. What is to be sent comes out of [`Replica::take_outputs`].
 //!
 //! It reads no clock, speaks to no bus and spawns nothing: time comes in with each call, so the same code runs under a
 //! simulator. Only the database is its own.
 //!
-//! Order of work: the journal before everything (I3), then groups whose turn it is, then loading, then comparing.
+//! Order of work: the journal and everything else take turns, so that a busy service starves nobody; the rest goes by
+//! what must come first: comparing what the triggers missed, announcements, groups whose turn it is, loading. Within an
+//! applying transaction the journal always comes first (I3).
 
 mod intake;
 mod load;
