@@ -206,6 +206,7 @@ impl Replica {
         let reader = Reader::open(store.path(), store.declaration())?;
         let mut replica = Self {
             sweep_at: at.uptime + options.reconcile_interval,
+            fetching: Fetching::new(options.session.as_u64_pair().0),
             options,
             reader,
             facts: Facts::default(),
@@ -213,7 +214,6 @@ impl Replica {
             phase: Phase::Asking { since: at.uptime },
             order: Order::default(),
             members: Members::default(),
-            fetching: Fetching::default(),
             next_ask: 1,
             connected: false,
             bus_trouble: None,

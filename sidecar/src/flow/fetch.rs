@@ -53,9 +53,26 @@ impl Request {
 }
 
 /// All fetches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fetching {
     lanes: BTreeMap<NodeId, Lane>,
+    spread: Spread,
+}
+
+/// Numbers between 0 and 1 that differ from node to node and from time to time, and are the same in each repetition
+/// from the same seed: SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+#[derive(Debug)]
+struct Spread(u64);
+
+impl Spread {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let high = u32::try_from((mixed ^ (mixed >> 31)) >> 32).expect("bug: 32 bits fit 32 bits");
+        f64::from(high) / f64::from(u32::MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -68,12 +85,17 @@ struct Lane {
 
 impl Lane {
     fn new() -> Self {
-        let pauses = Retry::between(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX);
+        let pauses = Retry::doubling(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX);
         Self { under_way: None, not_before: Duration::ZERO, pauses, turn: 0 }
     }
 }
 
 impl Fetching {
+    /// No fetch under way. The seed spreads the pauses: nodes that lost the same holder must not come back together.
+    pub fn new(seed: u64) -> Self {
+        Self { lanes: BTreeMap::new(), spread: Spread(seed) }
+    }
+
     /// The requests to send now. `next_ask` gives their numbers.
     pub fn plan(
         &mut self,
@@ -110,7 +132,7 @@ impl Fetching {
             lane.pauses.reset();
         } else {
             lane.turn = lane.turn.wrapping_add(1);
-            lane.not_before = uptime + lane.pauses.pause();
+            lane.not_before = uptime + lane.pauses.pause().mul_f64(0.5 + self.spread.next());
         }
     }
 

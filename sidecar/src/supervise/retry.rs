@@ -24,6 +24,13 @@ impl Retry {
         Self(built)
     }
 
+    /// The same without chance: who must be repeatable to the last step brings a spread of its own.
+    pub fn doubling(min: Duration, max: Duration) -> Self {
+        let mut retry = Self::between(min, max);
+        retry.0.randomization_factor = 0.0;
+        retry
+    }
+
     /// How long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
         self.0.next_backoff().expect("bug: without a longest time there is always a next pause")

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
 use super::{serve, state};
-use crate::position::NodeId;
 
 /// A table whose rows must be compared with their events, because its triggers were not there all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
         None => {
             state::set_state(connection, "format", FORMAT)?;
             state::set_state(connection, "service", &declaration.service)?;
-            state::set_state(connection, "node_id", &NodeId::random().to_string())
+            state::begin_identity(connection)
         }
         Some(FORMAT) => refuse_other_service(connection, declaration),
         Some(other) => Err(damaged(

@@ -228,6 +228,15 @@ pub(super) fn take_new_identity<'t>(
             }
         }
     }
-    set_state(connection, "node_id", &NodeId::random().to_string())?;
+    begin_identity(connection)?;
     load(connection)
+}
+
+/// Makes a node id and stores it. The chance comes from SQLite, which takes it from the system, or from the seed of a
+/// simulation: a node id breaks ties, so that a history could not be repeated without it.
+pub(super) fn begin_identity(connection: &Connection) -> Result<(), Error> {
+    let random: [u8; 16] =
+        connection.query_row("SELECT randomblob(16)", [], |row| row.get(0)).doing("make a node id")?;
+    let node = NodeId(uuid::Builder::from_random_bytes(random).into_uuid());
+    set_state(connection, "node_id", &node.to_string())
 }
