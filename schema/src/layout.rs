@@ -78,20 +78,30 @@ const LAST_BIT: usize = 62;
 
 /// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): stable over versions of Rust, which its own hasher
 /// does not promise.
-pub(crate) struct Fnv(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Fnv {
-    pub(crate) fn new() -> Self {
+    /// Nothing hashed yet.
+    pub fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
+    /// Takes in bytes.
+    pub fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
-    pub(crate) fn finish(self) -> u64 {
+    /// The hash of all that was taken in.
+    pub fn finish(self) -> u64 {
         self.0
     }
 }

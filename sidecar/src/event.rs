@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rowcast_schema::layout::LayoutId;
+use rowcast_schema::layout::{Fnv, LayoutId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -55,11 +55,31 @@ pub struct Event {
 }
 
 impl Event {
+    /// What tells it from another event that claims its number. The table's name is left out: its case may differ from
+    /// node to node, and the layout stands for it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Fnv::new();
+        for number in [self.timestamp.0, self.layout.0, self.changed] {
+            hash.write(&number.to_le_bytes());
+        }
+        hash.write(self.operation.as_str().as_bytes());
+        for text in [Some(self.record_id.as_str()), self.data.as_deref()] {
+            hash.write(&text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
+            hash.write(text.unwrap_or_default().as_bytes());
+        }
+        Fingerprint(hash.finish())
+    }
+
     /// Bytes that it takes in memory and on the wire, roughly.
     pub fn size(&self) -> usize {
         64 + self.table.len() + self.record_id.len() + self.data.as_ref().map_or(0, String::len)
     }
 }
+
+/// A hash over everything in an event but its identity. Two events of one origin under one number are the same event when
+/// their fingerprints are equal; timestamps alone are not enough: two copies of a database can write in one millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub u64);
 
 /// Consecutive events of one group: the whole group, unless it is long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::event::Fingerprint;
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
@@ -25,6 +26,8 @@ pub struct Presence {
     pub complete: bool,
     /// How far everything is applied there; of itself: its newest finished, hardened group.
     pub vector: Vector,
+    /// The fingerprint of the event at each position, as far as that event is stored there.
+    pub fingerprints: Vec<(NodeId, Fingerprint)>,
     /// Up to where it cannot serve events one by one.
     pub horizon: Vector,
     /// The declaration's hash.

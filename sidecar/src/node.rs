@@ -89,11 +89,13 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
 
     let mut tasks = Tasks::new(options.stop.clone());
     let replica_options = replica_options(&config, options.first);
-    let turning = thread::Turning { status: options.status.clone(), heartbeat: options.heartbeat, outbox };
+    let (speaks_as, identity) = watch::channel(Some(node));
+    let turning = thread::Turning { status: options.status.clone(), heartbeat: options.heartbeat, outbox, speaks_as };
     let ended = thread::start(store, replica_options, received, turning, options.stop.clone());
     spawn_once(&mut tasks, "the node's own thread", ended);
     spawn_once(&mut tasks, "links", traffic::links(links, bus.clone(), inbox.clone(), options.stop.clone()));
-    let sender = traffic::Sender { bus: bus.clone(), subjects: subjects.clone(), node, inbox: inbox.clone() };
+    let sender =
+        traffic::Sender { bus: bus.clone(), subjects: subjects.clone(), node: identity.clone(), inbox: inbox.clone() };
     spawn_once(&mut tasks, "the outbox", sender.run(outputs, options.stop.clone()));
     spawn(&mut tasks, "feeds", {
         let (bus, subjects, inbox) = (bus.clone(), subjects.clone(), inbox.clone());
@@ -108,8 +110,8 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
         move |stop| traffic::changes(bus.clone(), subject.clone(), inbox.clone(), stop)
     });
     spawn(&mut tasks, "requests", {
-        let (bus, subject) = (bus.clone(), subjects.all_rpc(node));
-        move |stop| serving.clone().run(bus.clone(), subject.clone(), stop)
+        let (bus, subjects) = (bus.clone(), subjects.clone());
+        move |stop| serving.clone().run(bus.clone(), subjects.clone(), identity.clone(), stop)
     });
     spawn(&mut tasks, "state", {
         let (bus, subject, status) = (bus.clone(), subjects.state(&config.node), options.status.subscribe());
@@ -131,7 +133,8 @@ fn replica_options(config: &Config, first: bool) -> replica::Options {
         presence_wait: config.presence_wait,
         context_timeout: config.context_timeout,
         reconcile_interval: config.reconcile_interval,
-        session: Uuid::new_v4(),
+        // Ordered by time: of two sidecars under one id, the one that began later leaves it.
+        session: Uuid::now_v7(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! what must come first: comparing what the triggers missed, announcements, groups whose turn it is, loading. Within an
 //! applying transaction the journal always comes first (I3).
 
+mod identity;
 mod intake;
 mod load;
 mod shown;
@@ -184,6 +185,7 @@ pub struct Replica {
     parked_tried_at: Duration,
     waiting: intake::Waiting,
     trouble: Option<Trouble>,
+    identity: identity::Identity,
     /// What puts this node's identity in doubt, and until when it counts without being seen again.
     alarm: Option<(Reason, Duration)>,
     counters: Counters,
@@ -204,7 +206,9 @@ impl Replica {
     /// When the database cannot be opened for reading.
     pub fn new(store: Store, options: Options, at: Moment) -> Result<Self, Error> {
         let reader = Reader::open(store.path(), store.declaration())?;
+        let head = store.durable().vector.of(store.durable().node);
         let mut replica = Self {
+            identity: identity::Identity::new(store.has_new_identity(), head, at.uptime),
             sweep_at: at.uptime + options.reconcile_interval,
             fetching: Fetching::new(options.session.as_u64_pair().0),
             options,
@@ -283,6 +287,7 @@ impl Replica {
             joiner.failed();
         }
         if connected {
+            self.doubt_identity(at);
             self.present_at = None; // Everybody should hear at once.
             // What the service announced before this node was subscribed again went to nobody. Now finds most of it,
             // the second look what was on its way meanwhile.
@@ -299,6 +304,7 @@ impl Replica {
             self.polled_at = at.uptime;
             self.poll();
         }
+        self.watch_identity(at);
         self.advance(at);
         self.watch_contexts(at);
         self.watch_lag(at);
@@ -314,6 +320,8 @@ impl Replica {
     /// Whether events are ingested and applied as usual.
     fn flows(&self) -> bool {
         self.phase.flows(self.store.durable().loaded)
+            && self.identity.may_ingest()
+            && self.store.durable().renewal.is_none()
     }
 
     /// Whether the service has written lately: then the write lock is left alone between two transactions.
@@ -351,6 +359,9 @@ impl Replica {
     }
 
     fn work_once(&mut self, at: Moment) -> Result<Worked, Failure> {
+        if let Some(worked) = self.work_on_identity(at)? {
+            return Ok(worked);
+        }
         // In turn: a service that never stops writing must not keep out what others wrote. What is done in between drains
         // the journal in its own transaction.
         let journal = self.flows() && self.dirty;
@@ -414,7 +425,7 @@ impl Replica {
         }
         self.counters.captured += events as u64;
         self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
-        if !self.connected {
+        if !self.connected || !self.identity.may_publish() {
             return Ok(()); // The others fetch it when they hear of it.
         }
         let mut groups = Vec::new();
@@ -433,7 +444,7 @@ impl Replica {
 
     /// Publishes a page of a long group, or of several.
     fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
-        if !self.connected {
+        if !self.connected || !self.identity.may_publish() {
             return Ok(());
         }
         let page = self.store.events(self.node(), next, last)?;
@@ -477,13 +488,15 @@ impl Replica {
 
     fn say_presence(&mut self, at: Moment) {
         let due = self.present_at.is_none_or(|last| last + self.options.presence_interval <= at.uptime);
-        if !self.connected || !(due || self.answer_wanted) {
+        if !self.connected || !(due || self.answer_wanted) || self.speaks_as().is_none() {
             return;
         }
         if due {
             self.present_at = Some(at.uptime);
         }
         self.answer_wanted = false;
+        let fingerprints = if self.flows() { self.fingerprints() } else { Vec::new() };
+        let sure = self.identity.may_publish();
         let durable = self.store.durable();
         let presence = Presence {
             node: durable.node,
@@ -491,12 +504,17 @@ impl Replica {
             session: self.options.session,
             ready: self.is_ready(),
             complete: durable.complete,
-            vector: if self.flows() { durable.vector.clone() } else { Vector::default() },
+            vector: match (self.flows(), sure) {
+                (true, true) => durable.vector.clone(),
+                (true, false) => durable.vector.without(durable.node),
+                (false, _) => Vector::default(),
+            },
+            fingerprints,
             horizon: durable.horizon.clone(),
             schema: self.schema(),
             clock: at.wall,
             // Only what is said by itself asks: an answer that asked would be answered, and so on without end.
-            ask: due && !self.is_ready(),
+            ask: due && !(sure && self.is_ready()),
         };
         self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }

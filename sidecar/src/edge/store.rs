@@ -19,6 +19,7 @@ mod journal;
 mod open;
 mod parked;
 mod reader;
+mod renewal;
 mod replicated;
 mod rows;
 mod serve;
@@ -42,12 +43,14 @@ pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
 pub use self::parked::{ParkReason, ParkedEvent};
 pub use self::reader::{Facts, Reader};
+pub use self::renewal::{Moved, Renewal};
 pub use self::replicated::{Replicated, Shape, Tables};
 pub use self::rows::Written;
 pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
 pub use self::tx::{Content, Newest, Place, Tx};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};
+use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
 /// What this node knows of itself and of the others: in memory as it was at the last commit.
@@ -75,6 +78,8 @@ pub struct Durable {
     pub parked: u64,
     /// How many of them wait because of their timestamps.
     pub doubtful: u64,
+    /// A change of the node id whose events are not all moved yet: until then nothing is ingested or applied.
+    pub renewal: Option<Renewal>,
 }
 
 /// The database, its declaration, and the one connection that writes.
@@ -90,6 +95,7 @@ pub struct Store {
     schema_version: i64,
     data_version: i64,
     lock: identity::Lock,
+    new_identity: bool,
 }
 
 impl Store {
@@ -120,6 +126,7 @@ impl Store {
             schema_version: -1,
             data_version: -1,
             lock,
+            new_identity: false,
         };
         store.prove_identity()?;
         store.write(|_| Ok(()))?; // Follows the schema: makes event tables and triggers.
@@ -135,14 +142,18 @@ impl Store {
         let fresh = inside.is_none();
         if outside != inside && !fresh {
             let old = self.durable.node;
-            let tables = self.declaration.enabled().map(|table| table.name.as_str());
-            self.durable = state::take_new_identity(&self.connection, tables)?;
+            // One that was left before must be left for good before this one is.
+            while !self.write(|tx| tx.move_events(limits::APPLY_ROWS_MAX as u64))?.done {}
+            // A copy knows only what was true when it was made: all of it is the old id's, but for a group that was not whole.
+            let from = self.durable.vector.of(old) + 1;
+            self.write(|tx| tx.begin_renewal(from))?;
             tracing::warn!(
                 old_node_id = %old,
                 node_id = %self.durable.node,
                 "the file beside the database does not match it: it was copied or restored, so it gets a new node id"
             );
         }
+        self.new_identity = outside != inside || fresh;
         let nonce = Uuid::new_v4();
         // The file first: a crash in between makes them differ, and that is noticed.
         state::set_state(&self.connection, "nonce", &nonce.hyphenated().to_string())?;
@@ -221,6 +232,11 @@ impl Store {
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
             .doing("read PRAGMA data_version")?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    /// Whether the node id was made by this start: then nobody else can speak under it.
+    pub fn has_new_identity(&self) -> bool {
+        self.new_identity
     }
 
     /// As of the last commit.

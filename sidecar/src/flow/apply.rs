@@ -141,6 +141,19 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(self.done)
     }
 
+    /// Makes a row what its record's events say now: one of them has another author than before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn refold(&mut self, table: &str, record_id: &str) -> Result<(), Error> {
+        let Some(table) = self.tx.tables().get(table) else { return Ok(()) };
+        let Some(shape) = &table.shape else { return Ok(()) };
+        let Some(newest) = self.tx.newest(table, record_id)? else { return Ok(()) };
+        let id = EventId { origin: newest.version.origin, sequence: newest.version.sequence };
+        let Some((event, _)) = self.tx.event(table, id)? else { return Ok(()) };
+        self.write(id, &event, table, shape)
+    }
+
     /// The timestamp, unless it is one that must not come near the clock.
     fn trusted(&self, timestamp: Timestamp) -> Timestamp {
         if clock::is_doubtful(timestamp, self.now, limits::DRIFT_MAX) { Timestamp::default() } else { timestamp }

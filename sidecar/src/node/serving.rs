@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::traffic::{ended, unless};
+use super::traffic::ended;
 use crate::bootstrap::donor;
+use crate::edge::bus::subject::Subjects;
 use crate::edge::bus::{Bus, Delivery};
 use crate::edge::store::{self, Reader, Store};
 use crate::flow::fetch::Request;
 use crate::limits;
+use crate::position::NodeId;
 use crate::supervise::BoxError;
 use crate::wire::{self, Message};
 
@@ -31,10 +33,39 @@ impl Desk {
         Ok(Self { readers: Arc::new(Mutex::new(readers)), free: Arc::new(Semaphore::new(limits::SERVING_MAX)) })
     }
 
-    pub(super) async fn run(self, bus: Bus, subject: String, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut requests = bus.subscribe(subject).await?;
+    /// Answers what is asked of the id under which the node speaks. While it speaks under none it answers nothing.
+    pub(super) async fn run(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        mut speaks_as: watch::Receiver<Option<NodeId>>,
+        stop: CancellationToken,
+    ) -> Result<(), BoxError> {
+        // Outlives a change of the id: an answer that was cut off would take its reader along.
         let mut answering = JoinSet::new();
-        while let Some(delivery) = unless(&stop, requests.next()).await {
+        loop {
+            let node = *speaks_as.borrow_and_update();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                changed = speaks_as.changed() => if changed.is_err() {
+                    return ended(&stop);
+                },
+                asked = self.answer_as(&bus, &subjects, node, &mut answering) => return asked.and_then(|()| ended(&stop)),
+            }
+        }
+    }
+
+    async fn answer_as(
+        &self,
+        bus: &Bus,
+        subjects: &Subjects,
+        node: Option<NodeId>,
+        answering: &mut JoinSet<()>,
+    ) -> Result<(), BoxError> {
+        let Some(node) = node else { return std::future::pending().await };
+        let mut requests = bus.subscribe(subjects.all_rpc(node)).await?;
+        while let Some(delivery) = requests.next().await {
             while answering.try_join_next().is_some() {}
             // Who waits here waits in the subscription's own bounded queue; who is dropped there asks again.
             let Ok(permit) = self.free.clone().acquire_owned().await else { break };
@@ -44,7 +75,7 @@ impl Desk {
                 drop(permit);
             });
         }
-        ended(&stop)
+        Ok(())
     }
 
     async fn answer(&self, bus: &Bus, delivery: Delivery) {

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason, Status};
+use crate::position::NodeId;
 use crate::replica::{Input, Moment, Options, Output, Replica, Worked};
 use crate::supervise::BoxError;
 
@@ -28,6 +29,8 @@ pub(super) struct Turning {
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) heartbeat: Heartbeat,
     pub(super) outbox: mpsc::Sender<Output>,
+    /// Under which id the node speaks and is asked.
+    pub(super) speaks_as: watch::Sender<Option<NodeId>>,
 }
 
 /// The longest sleep: time-outs are looked at this often.
@@ -179,6 +182,8 @@ impl Turner {
     /// Hands over what is to be sent. What does not fit is dropped: the others fetch what they miss, and a request is made
     /// again.
     fn send(&mut self) {
+        let speaks_as = self.replica.speaks_as();
+        self.turning.speaks_as.send_if_modified(|known| std::mem::replace(known, speaks_as) != speaks_as);
         for output in self.replica.take_outputs() {
             if let Err(dropped) = self.turning.outbox.try_send(output) {
                 if let Output::Ask { ask, .. } = dropped.into_inner() {

@@ -130,7 +130,8 @@ pub(super) async fn state(
 pub(super) struct Sender {
     pub(super) bus: Bus,
     pub(super) subjects: Subjects,
-    pub(super) node: NodeId,
+    /// Under which id the node speaks.
+    pub(super) node: watch::Receiver<Option<NodeId>>,
     pub(super) inbox: Inbox,
 }
 
@@ -169,7 +170,11 @@ impl Sender {
 
     async fn publish(&self, output: Output) -> Result<(), BoxError> {
         let (subject, payload) = match output {
-            Output::Feed(frame) => (self.subjects.events(self.node), Bytes::from(frame)),
+            // Made under an id that was left meanwhile: whoever lacks it fetches it.
+            Output::Feed(frame) => match *self.node.borrow() {
+                Some(node) => (self.subjects.events(node), Bytes::from(frame)),
+                None => return Ok(()),
+            },
             Output::Presence(frame) => (self.subjects.presence(), Bytes::from(frame)),
             Output::Reply { to, body } => (to, Bytes::from(body)),
             Output::Ask { .. } => return Ok(()), // Sent above.

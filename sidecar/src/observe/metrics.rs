@@ -63,6 +63,8 @@ metrics! { COUNTERS: Counter {
     CONFLICTS = "rowcast_conflicts_total", "Pairs of concurrent events on one record.";
     PARKED = "rowcast_parked_total", "Events that were stored but could not be applied at once.";
     GAPS_FETCHED = "rowcast_gaps_fetched_total", "Gaps in the events of an origin that were fetched.";
+    FORKED = "rowcast_forked_total", "Numbers that some node was found to have given out twice, for different events.";
+    RENEWED = "rowcast_renewed_total", "Times that this node went on under a new node id without a restart.";
     RECONNECTS = "rowcast_bus_reconnects_total", "Times that the connection to NATS was lost.";
 }}
 
@@ -158,6 +160,8 @@ fn observe(status: &Status) {
         (&CONFLICTS, counters.conflicts),
         (&PARKED, counters.parked),
         (&GAPS_FETCHED, counters.gaps_fetched),
+        (&FORKED, counters.forked),
+        (&RENEWED, counters.renewed),
         (&RECONNECTS, status.bus.reconnects),
     ] {
         counter!(metric.name).absolute(value);

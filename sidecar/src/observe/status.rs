@@ -200,6 +200,10 @@ pub struct Counters {
     pub parked: u64,
     /// Gaps that were fetched.
     pub gaps_fetched: u64,
+    /// Numbers that some node was found to have given out twice.
+    pub forked: u64,
+    /// Times that this node went on under a new id.
+    pub renewed: u64,
 }
 
 /// An event that is stored but not applied.

@@ -59,6 +59,9 @@ impl Replica {
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
                 for piece in feed.pieces {
+                    if piece.first <= self.store.durable().vector.of(feed.origin) {
+                        self.check_repeated(feed.origin, &piece);
+                    }
                     if !self.order.offer(feed.origin, piece, &layouts, &self.store.durable().vector) {
                         self.counters.duplicates += 1;
                     }
@@ -83,21 +86,9 @@ impl Replica {
             Err(error) => return self.note_refused("presence", &error),
         };
         if presence.node == self.node() {
-            if presence.session != self.options.session {
-                self.raise_alarm(
-                    "another sidecar speaks under this node's id: the database was copied while it ran",
-                    at,
-                );
-            }
-            return;
+            return self.heard_twin(&presence, at);
         }
-        let own = presence.vector.of(self.node());
-        if self.store.durable().vector.of(self.node()) < own {
-            self.raise_alarm(
-                "another node has more events of this node than this node itself: the database was restored from an older copy",
-                at,
-            );
-        }
+        self.judge(&presence, at);
         let own = self.node();
         for (origin, head) in presence.vector.iter().filter(|(origin, _)| *origin != own) {
             self.order.heard(origin, head);
@@ -113,7 +104,7 @@ impl Replica {
         }
     }
 
-    fn raise_alarm(&mut self, text: &str, at: Moment) {
+    pub(super) fn raise_alarm(&mut self, text: &str, at: Moment) {
         if self.alarm.as_ref().is_none_or(|(alarm, _)| alarm.text != text) {
             tracing::error!(hint = Code::Identity.hint(), "{text}");
         }
@@ -137,7 +128,7 @@ impl Replica {
                     Refusal(format!("`{table}` is one of Rowcast's own tables: its change events are ignored"));
                 return self.answer_refused(&refusal, reply);
             }
-            Ok(Read::Change(_)) if !self.flows() => {
+            Ok(Read::Change(_)) if !self.flows() && !self.waits_for_identity() => {
                 Refusal("this node is not READY: its data is still being loaded; try again".into())
             }
             Ok(Read::Change(_)) if ANNOUNCED_MAX <= self.announced.len() => {
@@ -207,7 +198,7 @@ impl Replica {
     }
 
     pub(super) fn take_answer(&mut self, ask: AskId, frame: Option<&[u8]>, at: Moment) {
-        if self.take_load_answer(ask, frame, at) {
+        if self.take_load_answer(ask, frame, at) || self.take_search_answer(ask, frame, at) {
             return;
         }
         let Some(origin) = self.fetching.origin_of(ask) else { return };

@@ -18,7 +18,7 @@ use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
 
 /// After the first answer, how long the others may take with theirs.
-const ANSWERS_WAIT: Duration = Duration::from_millis(300);
+pub(super) const ANSWERS_WAIT: Duration = Duration::from_millis(300);
 
 /// How long a member may take to say where it is before it is not waited for.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);

@@ -25,6 +25,7 @@ impl Replica {
         let durable = self.store.durable();
         let mut reasons: Vec<Reason> = Vec::new();
         reasons.extend(self.alarm.as_ref().map(|(reason, _)| reason.clone()));
+        reasons.extend(self.identity_reason());
         reasons.extend(self.trouble.as_ref().map(|trouble| trouble.reason.clone()));
         if !self.connected && !matches!(self.phase, Phase::Ready) && !durable.complete {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
@@ -85,7 +86,7 @@ impl Replica {
         Reason::new(if gaps.is_empty() { Code::Behind } else { Code::Gap }, text)
     }
 
-    fn name_of(&self, node: NodeId) -> String {
+    pub(super) fn name_of(&self, node: NodeId) -> String {
         self.members.name(node).map_or_else(|| node.to_string(), str::to_owned)
     }
 
@@ -150,6 +151,7 @@ impl Replica {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
             warnings.push(format!("{text}; local writes are kept and go out when it is back"));
         }
+        self.identity_warnings(&mut warnings);
         let schema = self.schema();
         for member in self.members.live(at.uptime) {
             let name = &member.presence.name;

@@ -66,7 +66,7 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
         None => {
             state::set_state(connection, "format", FORMAT)?;
             state::set_state(connection, "service", &declaration.service)?;
-            state::begin_identity(connection)
+            state::begin_identity(connection).map(drop)
         }
         Some(FORMAT) => refuse_other_service(connection, declaration),
         Some(other) => Err(damaged(

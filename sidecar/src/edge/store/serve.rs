@@ -75,7 +75,7 @@ pub struct Definitions {
 }
 
 /// Events of tables that are not declared here.
-const STRAYS: &str = "_rowcast_strays";
+pub(super) const STRAYS: &str = "_rowcast_strays";
 
 /// Events of tables that are not declared here keep their place in the sequence, whatever their table's name is.
 pub(super) fn create_strays() -> String {
@@ -85,6 +85,14 @@ pub(super) fn create_strays() -> String {
   timestamp INTEGER NOT NULL, source_node_id TEXT NOT NULL, sequence_number INTEGER NOT NULL,
   layout INTEGER NOT NULL, changed INTEGER NOT NULL, group_last INTEGER NOT NULL, table_name TEXT NOT NULL
 ) WITHOUT ROWID"
+    )
+}
+
+/// The event with one id among those of tables that are not declared here, in the columns of `event_of`.
+pub(super) fn stray_by_id() -> String {
+    format!(
+        "SELECT source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last
+         FROM {STRAYS} WHERE id = ?1"
     )
 }
 
@@ -198,7 +206,7 @@ pub(super) fn events(connection: &Connection, origin: NodeId, first: Sequence, l
 
 /// The tables that have an event table here, declared or not: an origin's numbers go over all of them, also over those
 /// that are no longer declared.
-fn event_tables(connection: &Connection) -> Result<Vec<String>, Error> {
+pub(super) fn event_tables(connection: &Connection) -> Result<Vec<String>, Error> {
     let suffix = event_table::name("");
     connection
         .prepare_cached(

@@ -1,12 +1,12 @@
 //! What this node knows of itself and of the others: positions, contexts, layouts, and facts by key.
 
-use rowcast_schema::identifier::quoted;
+use rowcast_schema::bookkeeping;
 use rowcast_schema::layout::{Layout, LayoutId};
-use rowcast_schema::{bookkeeping, event_table};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{Doing as _, Error, damaged};
 use super::parked;
+use super::renewal;
 use super::tx::{Tx, signed, unsigned};
 use super::{Durable, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
@@ -197,46 +197,17 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         complete: state(connection, "complete")?.is_some(),
         parked,
         doubtful,
+        renewal: renewal::load(connection)?,
         vector,
     })
 }
 
-/// Goes on under a new node id. What was made under the old one stays, as another origin's.
-pub(super) fn take_new_identity<'t>(
-    connection: &Connection,
-    tables: impl Iterator<Item = &'t str>,
-) -> Result<Durable, Error> {
-    let old = load(connection)?;
-    if let Some(group) = old.open_group {
-        // Nobody else has seen any of it: what is stored of it ends the old id's events.
-        connection
-            .execute(
-                "UPDATE _rowcast_positions SET position = ?2 WHERE origin = ?1",
-                (old.node.to_string(), signed(group.next - 1)),
-            )
-            .and_then(|_| connection.execute("DELETE FROM _rowcast_state WHERE key = 'open_group'", []))
-            .doing("close the open group of the old node id")?;
-        let last = group.next - 1;
-        let range = [group.first, last].map(|sequence| EventId { origin: old.node, sequence }.to_string());
-        for table in tables {
-            let events = event_table::name(table);
-            if connection.table_exists(None, events.as_str()).doing("look for an event table")? {
-                let sql = format!("UPDATE {} SET group_last = ?3 WHERE ?1 <= id AND id <= ?2", quoted(&events));
-                connection
-                    .execute(&sql, (&range[0], &range[1], signed(last)))
-                    .doing("close the open group of the old node id")?;
-            }
-        }
-    }
-    begin_identity(connection)?;
-    load(connection)
-}
-
 /// Makes a node id and stores it. The chance comes from SQLite, which takes it from the system, or from the seed of a
 /// simulation: a node id breaks ties, so that a history could not be repeated without it.
-pub(super) fn begin_identity(connection: &Connection) -> Result<(), Error> {
+pub(super) fn begin_identity(connection: &Connection) -> Result<NodeId, Error> {
     let random: [u8; 16] =
         connection.query_row("SELECT randomblob(16)", [], |row| row.get(0)).doing("make a node id")?;
     let node = NodeId(uuid::Builder::from_random_bytes(random).into_uuid());
-    set_state(connection, "node_id", &node.to_string())
+    set_state(connection, "node_id", &node.to_string())?;
+    Ok(node)
 }

@@ -116,7 +116,8 @@ impl Code {
             Self::Storage => "look at the disk: free space, permissions, health; Rowcast resumes by itself",
             Self::Capture => "wait; what the triggers missed becomes an event, and nothing of others is applied before",
             Self::Identity => {
-                "stop the copy; of a database restored from an older copy, stop the sidecar, remove the file `<database>-rowcast`, start it"
+                "wait: it takes a new node id by itself and loses nothing; then find out who copied or restored the database, or \
+                 started a second sidecar on a copy"
             }
             Self::Bus => "check that nats-server runs and that the address and login are right: `rowcast check`",
             Self::Clock => "set this machine's clock (NTP), then wait",

@@ -61,6 +61,7 @@ pub(crate) fn troubled() -> Status {
         conflicts: 1,
         parked: 23,
         gaps_fetched: 2,
+        ..Counters::default()
     };
     status.parked = vec![Parked {
         event: format!("{}:000000000000002a", id(2)),

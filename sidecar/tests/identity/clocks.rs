@@ -1,0 +1,1 @@
+//! Clocks that are far ahead, or step back.
