@@ -17,7 +17,7 @@ pub const PARKED: &str = "_rowcast_parked";
 pub const TABLES: [&str; 5] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED];
 
 /// The statements that make them, where they do not exist.
-pub const CREATE: [&str; 6] = [
+pub const CREATE: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS _rowcast_state (
   key TEXT PRIMARY KEY NOT NULL,
   value NOT NULL
@@ -46,7 +46,13 @@ pub const CREATE: [&str; 6] = [
   record_id TEXT NOT NULL,
   reason TEXT NOT NULL,       -- unique, constraint, clock, schema
   detail TEXT NOT NULL,
-  parked_at INTEGER NOT NULL  -- milliseconds since 1970
+  parked_at INTEGER NOT NULL, -- milliseconds since 1970
+  timestamp INTEGER NOT NULL, -- the event's own: the greatest is tried first
+  holder TEXT,                -- unique: the record that holds the value
+  due BOOLEAN NOT NULL DEFAULT TRUE, -- what is in its way may have changed: it is tried at once
+  tried_at INTEGER NOT NULL DEFAULT 0 -- milliseconds since 1970
 ) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_record ON _rowcast_parked (table_name, record_id)",
+    "CREATE INDEX IF NOT EXISTS _rowcast_parked_holder ON _rowcast_parked (table_name, holder) WHERE holder IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS _rowcast_parked_due ON _rowcast_parked (timestamp, event) WHERE due",
 ];

@@ -8,6 +8,9 @@ pub const INGEST_ROWS_MAX: usize = 500;
 /// Rows that one applying transaction takes when many small groups wait: about 5 ms of write lock.
 pub const APPLY_ROWS_MAX: usize = 500;
 
+/// Parked events that one transaction tries again: about 5 ms of write lock.
+pub const PARKED_TRIED_MAX: usize = 200;
+
 /// Rows of a group that are applied as one. A longer group is applied in pieces of this many: it bounds the time the
 /// write lock is held for one group. Measured, 100,000 rows held it for up to 2.9 s on a loaded machine; the guarantees
 /// say so.

@@ -183,6 +183,7 @@ pub struct Replica {
     journal_forgotten: bool,
     load_not_before: Duration,
     parked_tried_at: Duration,
+    parked_all_tried_at: Duration,
     waiting: intake::Waiting,
     trouble: Option<Trouble>,
     identity: identity::Identity,
@@ -239,6 +240,7 @@ impl Replica {
             journal_forgotten: true,
             load_not_before: Duration::ZERO,
             parked_tried_at: Duration::ZERO,
+            parked_all_tried_at: Duration::ZERO,
             waiting: intake::Waiting::default(),
             trouble: None,
             alarm: None,
@@ -388,6 +390,9 @@ impl Replica {
                 return Ok(Worked::Ingested);
             }
             if self.apply_due(at)? {
+                return Ok(Worked::Applied);
+            }
+            if self.store.durable().due && self.retry_parked(at)? {
                 return Ok(Worked::Applied);
             }
         }

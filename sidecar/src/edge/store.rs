@@ -41,7 +41,7 @@ pub use self::error::{Error, Remedy};
 pub use self::install::{Pending, Want};
 pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
-pub use self::parked::{ParkReason, ParkedEvent};
+pub use self::parked::{ParkReason, ParkedEvent, Why};
 pub use self::reader::{Facts, Reader};
 pub use self::renewal::{Moved, Renewal};
 pub use self::replicated::{Replicated, Shape, Tables};
@@ -80,6 +80,8 @@ pub struct Durable {
     pub doubtful: u64,
     /// A change of the node id whose events are not all moved yet: until then nothing is ingested or applied.
     pub renewal: Option<Renewal>,
+    /// Whether any of them is to be tried at once.
+    pub due: bool,
 }
 
 /// The database, its declaration, and the one connection that writes.
@@ -93,6 +95,8 @@ pub struct Store {
     pending: Vec<Pending>,
     wal: File,
     schema_version: i64,
+    /// The schema version under which parked events were tried.
+    stirred_version: i64,
     data_version: i64,
     lock: identity::Lock,
     new_identity: bool,
@@ -124,6 +128,7 @@ impl Store {
             pending: Vec::new(),
             wal,
             schema_version: -1,
+            stirred_version: -1,
             data_version: -1,
             lock,
             new_identity: false,
@@ -176,6 +181,7 @@ impl Store {
                     return Err(error);
                 }
                 self.durable = durable;
+                self.stirred_version = self.schema_version;
                 Ok(value)
             }
             Err(error) => {
@@ -207,8 +213,12 @@ impl Store {
         let found = catalogue::tables(&self.connection)?;
         self.tables = Tables::of(&self.connection, &self.declaration, found)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
-        (self.durable.parked, self.durable.doubtful) = parked::count(&self.connection)?;
         self.schema_version = install::schema_version(&self.connection)?;
+        if self.stirred_version != self.schema_version {
+            parked::stir_all(&self.connection)?;
+        }
+        let durable = &mut self.durable;
+        (durable.parked, durable.doubtful, durable.due) = parked::count(&self.connection)?;
         Ok(())
     }
 

@@ -6,15 +6,20 @@
 //! Invariants: I3 (local changes first), I4 (a record's content is the fold of its events), I6 (twice is once),
 //! I10 (applied, or parked and visible).
 
+mod retry;
+mod settle;
+
+use std::collections::BTreeMap;
+
 use rowcast_schema::declaration::Capture;
 use rowcast_schema::layout::Layout;
 use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::{self, Timestamp};
-use crate::edge::store::{Error, Newest, ParkReason, ParkedEvent, Place, Replicated, Shape, Tx, Written};
-use crate::event::{Event, EventId, Operation, Piece, Version};
-use crate::flow::capture::{self, Change};
+use crate::edge::store::{Error, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
+use crate::event::{Event, EventId, Piece, Version};
+use crate::flow::capture;
 use crate::flow::conflict::{self, Verdict};
 use crate::flow::ingest::{self, Ingested};
 use crate::limits;
@@ -37,12 +42,17 @@ pub struct Applied {
     pub ingested: Vec<Ingested>,
 }
 
+/// Events parked by one transaction that get a line of their own in the log.
+const LOGGED_MAX: usize = 10;
+
 /// Applies one whole group, or events of a snapshot, within the transaction.
 pub struct Applier<'t, 'a> {
     tx: &'t mut Tx<'a>,
     now: Timestamp,
-    /// Parking again what was parked before is no news.
-    retrying: bool,
+    /// Events that were parked in this transaction, and why: most of what a swap of UNIQUE values parks is back before it ends.
+    fresh: BTreeMap<EventId, ParkReason>,
+    /// What is tried was tried before, and met what it had to meet.
+    again: bool,
     /// What it did so far.
     pub done: Applied,
 }
@@ -50,7 +60,7 @@ pub struct Applier<'t, 'a> {
 impl<'t, 'a> Applier<'t, 'a> {
     /// Begins. `now` is the wall time.
     pub fn new(tx: &'t mut Tx<'a>, now: Timestamp) -> Self {
-        Self { tx, now, retrying: false, done: Applied::default() }
+        Self { tx, now, fresh: BTreeMap::new(), again: false, done: Applied::default() }
     }
 
     /// How far everything is applied, in this transaction.
@@ -130,13 +140,18 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(())
     }
 
-    /// Ends: parked events whose turn may have come are tried again.
+    /// Ends: parked events whose turn may have come are tried again, a bounded number of them.
     ///
     /// # Errors
     /// When the database fails.
     pub fn finish(mut self) -> Result<Applied, Error> {
-        if self.tx.durable.parked > 0 {
-            self.retry(&[ParkReason::Unique])?;
+        self.retry_due()?;
+        self.done.parked = self.fresh.len() as u64;
+        for (id, reason) in self.fresh.iter().take(LOGGED_MAX) {
+            tracing::warn!(event = %id, reason = reason.as_str(), "parked an event: it is kept and tried again");
+        }
+        if LOGGED_MAX < self.fresh.len() {
+            tracing::warn!(events = self.fresh.len(), "parked events: they are kept and tried again");
         }
         Ok(self.done)
     }
@@ -148,10 +163,7 @@ impl<'t, 'a> Applier<'t, 'a> {
     pub fn refold(&mut self, table: &str, record_id: &str) -> Result<(), Error> {
         let Some(table) = self.tx.tables().get(table) else { return Ok(()) };
         let Some(shape) = &table.shape else { return Ok(()) };
-        let Some(newest) = self.tx.newest(table, record_id)? else { return Ok(()) };
-        let id = EventId { origin: newest.version.origin, sequence: newest.version.sequence };
-        let Some((event, _)) = self.tx.event(table, id)? else { return Ok(()) };
-        self.write(id, &event, table, shape)
+        self.settle(table, shape, record_id)
     }
 
     /// The timestamp, unless it is one that must not come near the clock.
@@ -196,55 +208,68 @@ impl<'t, 'a> Applier<'t, 'a> {
 
     /// Applies an event that is stored and not processed.
     fn place(&mut self, id: EventId, event: &Event, table: &Replicated, context: &Vector) -> Result<(), Error> {
-        if clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX) {
-            let ahead = format!("its timestamp {} lies too far ahead of the clock here", event.timestamp);
-            return self.park(id, event, table, (ParkReason::Clock, &ahead));
-        }
         let Some(shape) = &table.shape else {
-            return self.park(id, event, table, (ParkReason::Schema, "the table is not in this database yet"));
+            return self.park_alone(id, event, table, (ParkReason::Schema, "the table is not in this database yet"));
         };
-        if let Some(reason) = self.unreadable(event, shape)? {
-            return self.park(id, event, table, (ParkReason::Schema, &reason));
-        }
-        let key = record::parse_record_id(&event.record_id, &shape.key).expect("bug: it was read above");
-        if table.declared.capture == Capture::Events {
-            self.ingest_unannounced(table, shape, &key)?;
-        }
         let held = self.tx.newest(table, &event.record_id)?;
         let arriving = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
-        self.note_conflict(table, &event.record_id, held, (id, context))?;
+        let superseded = held.is_some_and(|held| arriving < held.version);
+        if !superseded && clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX) {
+            let ahead = format!("its timestamp {} lies too far ahead of the clock here", event.timestamp);
+            return self.park_alone(id, event, table, (ParkReason::Clock, &ahead));
+        }
+        let (key, cells) = match self.read(event, shape)? {
+            Ok(read) => read,
+            // Nothing of it would be seen any more.
+            Err(_) if superseded => {
+                self.tx.set_processed(table, id, true)?;
+                return self.unpark(table, id);
+            }
+            Err(reason) => return self.park_alone(id, event, table, (ParkReason::Schema, &reason)),
+        };
+        let held = if table.declared.capture == Capture::Events && self.ingest_unannounced(table, shape, &key)? {
+            self.tx.newest(table, &event.record_id)?
+        } else {
+            held
+        };
+        if !self.again {
+            self.note_conflict(table, &event.record_id, held, (id, context))?;
+            self.tx.stir_own(table, &event.record_id)?;
+        }
         self.tx.set_processed(table, id, true)?;
         match conflict::decide(table.declared.conflict, held.map(|held| held.version), arriving) {
-            Verdict::Take => self.write(id, event, table, shape),
-            // An older event can still know a column that the newer one's table did not have.
-            Verdict::Keep if held.is_some_and(|held| held.layout != event.layout) => {
-                self.write_content(table, shape, &event.record_id)
+            Verdict::Take => self.take(table, shape, (arriving, event, cells)),
+            Verdict::Keep => {
+                self.unpark(table, id)?;
+                // An older event can still know a column that the newer one's table did not have.
+                if held.is_some_and(|held| held.layout != event.layout) {
+                    self.settle(table, shape, &event.record_id)?;
+                }
+                Ok(())
             }
-            Verdict::Keep => Ok(()),
         }
     }
 
-    /// Why the event cannot be understood under the table as it is here.
-    fn unreadable(&mut self, event: &Event, shape: &Shape) -> Result<Option<String>, Error> {
-        let Some(layout) = self.tx.layout(event.layout)? else { return Ok(Some("its layout is not known".into())) };
+    /// The key and the cells that the event speaks of, or why it cannot be understood under the table as it is here.
+    fn read(&mut self, event: &Event, shape: &Shape) -> Result<Result<Read, String>, Error> {
+        let Some(layout) = self.tx.layout(event.layout)? else { return Ok(Err("its layout is not known".into())) };
         if !shape.has_key_of(&layout) {
-            return Ok(Some("the table has another primary key here".into()));
+            return Ok(Err("the table has another primary key here".into()));
         }
-        let key = record::parse_record_id(&event.record_id, &shape.key);
         let row = event.data.as_deref().map(|data| record::row_from_json(&layout.columns, data)).transpose();
-        Ok(key.err().or(row.err()).map(|error| format!("it does not read: {error}")))
+        let read = record::parse_record_id(&event.record_id, &shape.key).and_then(|key| Ok((key, row?)));
+        Ok(read.map_err(|error| format!("it does not read: {error}")))
     }
 
-    /// What the service did to the row and did not announce (yet) becomes an event first.
-    fn ingest_unannounced(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<(), Error> {
+    /// What the service did to the row and did not announce (yet) becomes an event first. Answers whether it did.
+    fn ingest_unannounced(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<bool, Error> {
         if !self.tx.durable.loaded {
-            return Ok(()); // Rows from before are looked at when everything is loaded.
+            return Ok(false); // Rows from before are looked at when everything is loaded.
         }
-        if let Some(change) = capture::difference(self.tx, table, shape, key, Some(self.now))? {
-            let ingested = ingest::changes(self.tx, vec![change], self.now)?;
-            self.done.ingested.push(ingested);
-        }
-        Ok(())
+        let Some(change) = capture::difference(self.tx, table, shape, key, Some(self.now))? else { return Ok(false) };
+        let ingested = ingest::changes(self.tx, vec![change], self.now)?;
+        self.done.ingested.push(ingested);
+        Ok(true)
     }
 
     fn note_conflict(
@@ -255,7 +280,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         (id, context): (EventId, &Vector),
     ) -> Result<(), Error> {
         let Some(held) = held else { return Ok(()) };
-        let held_id = EventId { origin: held.version.origin, sequence: held.version.sequence };
+        let held_id = held.id();
         if conflict::are_concurrent(held_id, id, context, || self.tx.context(held_id))? {
             self.done.conflicts += 1;
             tracing::info!(
@@ -269,166 +294,29 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(())
     }
 
-    /// Makes the row what the event says.
-    fn write(&mut self, id: EventId, event: &Event, table: &Replicated, shape: &Shape) -> Result<(), Error> {
-        let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
-        if self.tx.greatest_parked(table, &event.record_id)?.is_some_and(|parked| version < parked) {
-            return Ok(()); // Superseded by an event that waits for its place; so does the record.
-        }
-        match &event.data {
-            None => {
-                let key = record::parse_record_id(&event.record_id, &shape.key);
-                self.tx.delete(shape, &key.expect("bug: it was read before"))
-            }
-            Some(data) if event.layout == shape.layout.id => {
-                let cells = self.tx.decode(event.layout, data)?.1;
-                self.claim(id, event, table, shape, |tx| tx.upsert(shape, &cells))
-            }
-            Some(_) => self.write_content(table, shape, &event.record_id),
-        }
-    }
-
-    /// Makes the row what all events of the record say together: where layouts differ, columns come from several.
-    fn write_content(&mut self, table: &Replicated, shape: &Shape, record_id: &str) -> Result<(), Error> {
-        let Some(content) = self.tx.content(table, shape, record_id)? else { return Ok(()) };
-        let Some(cells) = content.cells else { return Ok(()) };
-        let id = EventId { origin: content.version.origin, sequence: content.version.sequence };
-        let Some((event, _)) = self.tx.event(table, id)? else { return Ok(()) };
-        self.claim(id, &event, table, shape, |tx| tx.upsert_some(shape, &cells))
-    }
-
-    /// Writes a row. Where other records hold a UNIQUE value that it claims, the greater version gets it; the others leave
-    /// the table and are parked.
-    fn claim(
+    fn park_alone(
         &mut self,
         id: EventId,
         event: &Event,
         table: &Replicated,
-        shape: &Shape,
-        upsert: impl Fn(&Tx<'_>) -> Result<Written, Error>,
+        (reason, detail): (ParkReason, &str),
     ) -> Result<(), Error> {
-        let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
-        loop {
-            let holders = match upsert(self.tx)? {
-                Written::Done => return Ok(()),
-                Written::Refused(words) => return self.park(id, event, table, (ParkReason::Constraint, &words)),
-                Written::Claimed(holders) => holders,
-            };
-            let mut evicted = Vec::with_capacity(holders.len());
-            for key in holders {
-                let holder = self.holder(table, shape, &key)?;
-                if version < holder.version {
-                    let record = shape.record_id_of_key(&key);
-                    let reason = format!("record {record} holds a UNIQUE value that it claims");
-                    self.delete_by_record(shape, &event.record_id)?;
-                    return self.park(id, event, table, (ParkReason::Unique, &reason));
-                }
-                evicted.push((key, holder));
-            }
-            for (key, holder) in evicted {
-                self.evict(table, shape, &key, &holder, &event.record_id)?;
-            }
-        }
+        self.park(id, event, table, Why { reason, detail, holder: None })
     }
 
-    /// The event that a row's content comes from. A row from before Rowcast gets one now.
-    fn holder(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<Newest, Error> {
-        let record_id = shape.record_id_of_key(key);
-        if table.declared.capture == Capture::Events {
-            self.ingest_unannounced(table, shape, key)?;
-        }
-        if let Some(newest) = self.tx.newest(table, &record_id)? {
-            return Ok(newest);
-        }
-        let row = self.tx.row(shape, key)?.expect("bug: a row that holds a value is there");
-        let change = Change {
-            table: table.name.clone(),
-            operation: Operation::Create,
-            record_id: record_id.clone(),
-            data: Some(record::row_to_json(&shape.layout.columns, &row)),
-            layout: shape.layout.id,
-            changed: -1,
-            at: None,
-        };
-        let ingested = ingest::changes(self.tx, vec![change], self.now)?;
-        self.done.ingested.push(ingested);
-        Ok(self.tx.newest(table, &record_id)?.expect("bug: its event was just stored"))
-    }
-
-    fn evict(
-        &mut self,
-        table: &Replicated,
-        shape: &Shape,
-        key: &[Value],
-        holder: &Newest,
-        winner: &str,
-    ) -> Result<(), Error> {
-        self.tx.delete(shape, key)?;
-        let id = EventId { origin: holder.version.origin, sequence: holder.version.sequence };
-        let (event, _) = self.tx.event(table, id)?.expect("bug: the newest event is stored");
-        let reason = format!("record {winner} holds a UNIQUE value that it claims");
-        self.park(id, &event, table, (ParkReason::Unique, &reason))
-    }
-
-    fn delete_by_record(&mut self, shape: &Shape, record_id: &str) -> Result<(), Error> {
-        let key = record::parse_record_id(record_id, &shape.key).expect("bug: it was read before");
-        self.tx.delete(shape, &key)
-    }
-
-    fn park(&mut self, id: EventId, event: &Event, table: &Replicated, why: (ParkReason, &str)) -> Result<(), Error> {
-        if !self.retrying {
-            tracing::warn!(
-                event = %id,
-                table = table.name,
-                record = event.record_id,
-                reason = why.0.as_str(),
-                detail = why.1,
-                "parked an event: it is kept and tried again"
-            );
-            self.done.parked += 1;
-        }
-        self.tx.park(&Place { id, group_last: id.sequence, table, processed: false }, event, why, self.now)
-    }
-
-    /// Tries parked events again, the greatest version first: so the outcome depends on the events alone.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn retry(&mut self, reasons: &[ParkReason]) -> Result<(), Error> {
-        let parked = self.tx.parked(reasons, limits::APPLY_ROWS_MAX)?;
-        let mut waiting = Vec::new();
-        for ParkedEvent { id, table, reason } in parked {
-            if !reasons.iter().any(|wanted| wanted.as_str() == reason) {
-                continue;
-            }
-            let Some(table) = self.tx.tables().get(&table) else { continue };
-            if let Some((event, _)) = self.tx.event(table, id)? {
-                waiting.push((Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence }, event));
-            }
-        }
-        waiting.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
-        self.retrying = true;
-        let tried = waiting.iter().try_for_each(|(version, event)| self.retry_one(*version, event));
-        self.retrying = false;
-        tried
-    }
-
-    fn retry_one(&mut self, version: Version, event: &Event) -> Result<(), Error> {
-        let Some(table) = self.tx.tables().get(&event.table) else { return Ok(()) };
-        let Some(shape) = &table.shape else { return Ok(()) };
-        let id = EventId { origin: version.origin, sequence: version.sequence };
-        let newest = self.tx.newest(table, &event.record_id)?;
-        if clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX) || self.unreadable(event, shape)?.is_some()
-        {
-            return Ok(());
-        }
-        self.tx.unpark(table, id)?;
-        // What the service writes from here on is later than this.
-        let position = self.tx.durable.vector.of(id.origin);
-        self.tx.set_position(id.origin, position, event.timestamp)?;
-        if newest.is_none_or(|newest| newest.version < version) {
-            self.write(id, event, table, shape)?;
+    fn park(&mut self, id: EventId, event: &Event, table: &Replicated, why: Why<'_>) -> Result<(), Error> {
+        let place = Place { id, group_last: id.sequence, table, processed: false };
+        if self.tx.park(&place, event, why, self.now)? {
+            self.fresh.insert(id, why.reason);
         }
         Ok(())
     }
+
+    fn unpark(&mut self, table: &Replicated, id: EventId) -> Result<(), Error> {
+        self.fresh.remove(&id);
+        self.tx.unpark(table, id)
+    }
 }
+
+/// The key of an event's record, and its cells in the order of the event's own layout; none for a delete.
+type Read = (Vec<Value>, Option<Vec<Value>>);

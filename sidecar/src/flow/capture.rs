@@ -32,7 +32,8 @@ pub struct Change {
 
 /// How the row that is there differs from the record's content by its events, as a change; none when it does not.
 ///
-/// A record with a parked event is left alone: what its row should be is decided when that is settled.
+/// A record that another one keeps out of the table is not deleted by being absent; a row that is there all the same
+/// was written by the service.
 ///
 /// # Errors
 /// When the database fails.
@@ -44,11 +45,12 @@ pub fn difference(
     at: Option<Timestamp>,
 ) -> Result<Option<Change>, Error> {
     let record_id = shape.record_id_of_key(key);
-    if tx.greatest_parked(table, &record_id)?.is_some() {
-        return Ok(None);
-    }
     let row = tx.row(shape, key)?;
-    let content = tx.content(table, shape, &record_id)?.and_then(|content| content.cells);
+    let kept_out = tx.is_kept_out(table, &record_id)?;
+    let content = match tx.content(table, shape, &record_id)? {
+        Some(content) if !kept_out => content.cells,
+        _ => None,
+    };
     let (operation, changed) = match (&content, &row) {
         (None, None) => return Ok(None),
         (None, Some(_)) => (Operation::Create, -1),

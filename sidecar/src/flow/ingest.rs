@@ -8,7 +8,7 @@
 
 use crate::clock::Timestamp;
 use crate::edge::store::{Error, OpenGroup, Place, Tx};
-use crate::event::{Event, EventId, Piece};
+use crate::event::{Event, EventId, Piece, Version};
 use crate::flow::capture::{self, Change};
 use crate::limits;
 use crate::position::Sequence;
@@ -169,6 +169,9 @@ impl<'t, 'a> Writer<'t, 'a> {
                     "bug: sequence number {} was given out before",
                     self.next
                 );
+                // What the service wrote supersedes what waits of the record, and may make room for others.
+                let (timestamp, origin, sequence) = (event.timestamp, id.origin, id.sequence);
+                self.tx.settle_parked(table, &event.record_id, Version { timestamp, origin, sequence })?;
             }
             // Its table left the declaration in the middle of a long group.
             None => self.tx.insert_stray(id, self.group_last, &event)?,
@@ -177,6 +180,15 @@ impl<'t, 'a> Writer<'t, 'a> {
         self.events.push(event);
         Ok(())
     }
+}
+
+/// Whether the journal is too long to be ingested from within another transaction.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_long(tx: &Tx<'_>) -> Result<bool, Error> {
+    let rows = tx.journal_extent()?.map_or(0, |(_, rows)| rows);
+    Ok(tx.durable.open_group.is_some() || limits::DRAIN_ROWS_MAX < rows)
 }
 
 /// Ingests what waits in the journal from within another transaction, all of it. The journal is short: a long one was

@@ -338,10 +338,7 @@ fn apply(
 ) -> Result<(crate::flow::apply::Applied, bool), Failure> {
     let mut first = Some(first);
     let done = store.write(|tx| {
-        let long = tx.must_reconcile()
-            || tx.durable.open_group.is_some()
-            || tx.journal_extent()?.is_some_and(|(_, rows)| limits::DRAIN_ROWS_MAX < rows);
-        if long {
+        if tx.must_reconcile() || ingest::is_long(tx)? {
             return Ok((crate::flow::apply::Applied::default(), true));
         }
         let drained = ingest::drain(tx, at.wall)?;

@@ -10,8 +10,11 @@ use crate::flow::apply::Applier;
 use crate::flow::ingest;
 use crate::steady::reconcile::{self, Cursor, Truth};
 
-/// How often parked events are tried again.
+/// How often it is looked whether the time of those has come whose timestamps lie ahead.
 const PARKED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often all parked events are tried again, some at a time: a net, since what changes makes them due.
+const PARKED_ALL_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Replica {
     /// Has the announced tables compared with their events: an announcement may have been lost.
@@ -75,23 +78,41 @@ impl Replica {
         Ok(true)
     }
 
-    /// Tries parked events again: their table may have come, their time, or the way be free.
-    pub(super) fn retry_parked(&mut self, at: Moment) -> Result<(), Failure> {
-        if self.store.durable().parked == 0 || at.uptime < self.parked_tried_at + PARKED_INTERVAL {
-            return Ok(());
+    /// Tries parked events again: at once where something changed that was in their way, and the others now and then.
+    /// Answers whether it did anything.
+    pub(super) fn retry_parked(&mut self, at: Moment) -> Result<bool, Failure> {
+        let durable = self.store.durable();
+        let now_and_then = durable.parked > 0 && self.parked_tried_at + PARKED_INTERVAL <= at.uptime;
+        if !durable.due && !now_and_then {
+            return Ok(false);
         }
-        self.parked_tried_at = at.uptime;
-        const ALL: &[ParkReason] = &[ParkReason::Unique, ParkReason::Constraint, ParkReason::Clock, ParkReason::Schema];
-        let applied = self.store.write(|tx| {
-            if tx.must_reconcile() {
-                return Ok(Default::default());
+        let reasons: &[ParkReason] = match now_and_then {
+            false => &[],
+            true if self.parked_all_tried_at + PARKED_ALL_INTERVAL <= at.uptime => &ParkReason::ALL,
+            true => &[ParkReason::Clock],
+        };
+        let done = self.store.write(|tx| {
+            if tx.must_reconcile() || ingest::is_long(tx)? {
+                return Ok(None);
             }
             let drained = ingest::drain(tx, at.wall)?;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
-            applier.retry(ALL)?;
-            Ok(applier.done)
+            applier.retry(reasons)?;
+            applier.finish().map(Some)
         })?;
-        self.publish(applied.ingested)
+        let Some(applied) = done else {
+            self.dirty = true;
+            return Ok(false);
+        };
+        if now_and_then {
+            self.parked_tried_at = at.uptime;
+        }
+        if reasons.len() > 1 {
+            self.parked_all_tried_at = at.uptime;
+        }
+        self.counters.parked += applied.parked;
+        self.publish(applied.ingested)?;
+        Ok(true)
     }
 }

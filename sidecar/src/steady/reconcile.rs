@@ -12,6 +12,7 @@ use rowcast_schema::value::Value;
 use crate::clock::Timestamp;
 use crate::edge::store::{Error, Replicated, Shape, Tx, Written};
 use crate::event::Operation;
+use crate::flow::apply::Applier;
 use crate::flow::capture::{self, Change};
 use crate::flow::ingest::{self, Ingested};
 use crate::limits;
@@ -134,7 +135,7 @@ impl Walk<'_> {
     /// Makes the row what the events say; a row that they do not know becomes an event.
     fn obey(&self, tx: &mut Tx<'_>, key: &[Value], row: Option<&[Value]>) -> Result<Option<Change>, Error> {
         let record_id = self.shape.record_id_of_key(key);
-        if tx.greatest_parked(self.table, &record_id)?.is_some() {
+        if tx.is_kept_out(self.table, &record_id)? {
             return Ok(None);
         }
         let Some(content) = tx.content(self.table, self.shape, &record_id)? else {
@@ -155,7 +156,8 @@ impl Walk<'_> {
                     cells.iter().zip(row).all(|(cell, held)| cell.as_ref().is_none_or(|cell| cell == held))
                 });
                 if !same {
-                    self.written(tx.upsert_some(self.shape, &cells)?, key);
+                    // With regard to who else claims its UNIQUE values.
+                    Applier::new(tx, self.now).settle(self.table, self.shape, &record_id)?;
                 }
             }
             (None, None) => {}

@@ -4,12 +4,14 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod claims;
 mod crash;
 mod ingest;
 mod kept;
 mod order;
 mod peers;
 mod schema_change;
+mod unique;
 
 use std::path::PathBuf;
 use std::sync::Arc;

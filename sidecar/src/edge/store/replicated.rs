@@ -310,7 +310,7 @@ fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
         .collect();
     let predicate = unique.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();
     format!(
-        "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}){predicate} DO UPDATE SET {first} = {name}.{first} RETURNING {}",
+        "INSERT OR ABORT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}){predicate} DO UPDATE SET {first} = {name}.{first} RETURNING {}",
         quoted_list(layout.columns.iter().map(String::as_str)),
         places.join(", "),
         target.join(", "),

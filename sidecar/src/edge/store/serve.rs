@@ -142,8 +142,8 @@ pub(super) fn adopt_strays(connection: &Connection, table: &str) -> Result<(), E
          SELECT id, operation_type, record_id, data, timestamp, source_node_id, 0, sequence_number, layout, changed, group_last
          FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (id) DO NOTHING"
     );
-    let park = "INSERT INTO _rowcast_parked (event, table_name, record_id, reason, detail, parked_at)
-         SELECT id, ?1, record_id, 'schema', 'it came before the table was declared here', (timestamp >> 31) * 1000
+    let park = "INSERT INTO _rowcast_parked (event, table_name, record_id, reason, detail, parked_at, timestamp)
+         SELECT id, ?1, record_id, 'schema', 'it came before the table was declared here', (timestamp >> 31) * 1000, timestamp
          FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (event) DO NOTHING";
     for sql in [move_events.as_str(), park, "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE"] {
         connection.execute(sql, [table]).doing(format!("take up the events of `{table}` that came before"))?;

@@ -184,7 +184,7 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         None => None,
     };
     let head = vector.of(node);
-    let (parked, doubtful) = parked::count(connection)?;
+    let (parked, doubtful, due) = parked::count(connection)?;
     let newest = EventId { origin: node, sequence: Sequence::MAX >> 1 };
     Ok(Durable {
         node,
@@ -198,6 +198,7 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         parked,
         doubtful,
         renewal: renewal::load(connection)?,
+        due,
         vector,
     })
 }

@@ -28,7 +28,7 @@ pub struct Tx<'a> {
     pub durable: Durable,
 }
 
-/// The newest applied event of a record, without its row.
+/// The newest event of a record, without its row: applied, or parked because another record holds its value.
 #[derive(Clone, Copy, Debug)]
 pub struct Newest {
     /// Which event it is.
@@ -37,6 +37,15 @@ pub struct Newest {
     pub operation: Operation,
     /// Which columns it had.
     pub layout: LayoutId,
+    /// Whether it is parked: another record holds a UNIQUE value that it claims, and its own is not in the table.
+    pub kept_out: bool,
+}
+
+impl Newest {
+    /// The identity of the event.
+    pub fn id(&self) -> EventId {
+        EventId { origin: self.version.origin, sequence: self.version.sequence }
+    }
 }
 
 /// A record's content, by its events.
@@ -103,7 +112,7 @@ impl<'a> Tx<'a> {
         Ok(inserted == 1)
     }
 
-    /// The newest applied event of a record.
+    /// The newest event of a record that is believed, understood and allowed: its content comes from it.
     pub fn newest(&self, table: &Replicated, record_id: &str) -> Result<Option<Newest>, Error> {
         let doing = || format!("find the newest event of `{}` {record_id}", table.name);
         let mut statement = self.connection.prepare_cached(&table.events.newest).doing(doing())?;
@@ -114,10 +123,15 @@ impl<'a> Tx<'a> {
             if newest.is_some_and(|newest| timestamp < newest.version.timestamp) {
                 break;
             }
-            if !row.get::<_, bool>(5).doing(doing())? {
+            let processed: bool = row.get(5).doing(doing())?;
+            if !processed && self.durable.parked == 0 {
                 continue;
             }
-            let found = newest_of(row, timestamp).map_err(|reason| damaged(doing(), reason))?;
+            let mut found = newest_of(row, timestamp).map_err(|reason| damaged(doing(), reason))?;
+            found.kept_out = !processed;
+            if found.kept_out && !self.waits_for_value(&found.id().to_string())? {
+                continue;
+            }
             if newest.is_none_or(|newest| newest.version < found.version) {
                 newest = Some(found);
             }
@@ -140,7 +154,12 @@ impl<'a> Tx<'a> {
                 content.get_or_insert(Content { version, cells: None });
                 break;
             };
-            let (columns, values) = self.decode(event.layout, data)?;
+            let (columns, values) = match self.decode(event.layout, data) {
+                Ok(decoded) => decoded,
+                // What was never understood, and is superseded by now, adds nothing.
+                Err(Error::Damaged { .. }) if content.is_some() => continue,
+                Err(error) => return Err(error),
+            };
             let content =
                 content.get_or_insert(Content { version, cells: Some(vec![None; shape.layout.columns.len()]) });
             let cells = content.cells.as_mut().expect("bug: a delete ends the walk");
@@ -296,5 +315,5 @@ fn newest_of(row: &Row<'_>, timestamp: Timestamp) -> Result<Newest, String> {
     let operation = Operation::parse(text(3)?).ok_or("an unknown operation_type")?;
     let number = |at: usize| row.get::<_, i64>(at).map_err(|error| error.to_string());
     let version = Version { timestamp, origin, sequence: unsigned(number(2)?) };
-    Ok(Newest { version, operation, layout: LayoutId(number(4)?) })
+    Ok(Newest { version, operation, layout: LayoutId(number(4)?), kept_out: false })
 }

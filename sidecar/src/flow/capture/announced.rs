@@ -142,7 +142,7 @@ pub fn ingest(
         }
     };
     match read {
-        Ok((key, _)) if tx.greatest_parked(table, &shape.record_id_of_key(&key))?.is_some() => {
+        Ok((key, _)) if tx.is_kept_out(table, &shape.record_id_of_key(&key))? && tx.row(shape, &key)?.is_none() => {
             Ok(Err(Refusal(format!(
                 "the record {} of `{}` waits for a UNIQUE value that another record holds, and is not in the table now",
                 shape.record_id_of_key(&key),
@@ -162,7 +162,8 @@ fn announced(
     now: Timestamp,
 ) -> Result<Heard, store::Error> {
     let record_id = shape.record_id_of_key(&key);
-    let content = tx.content(table, shape, &record_id)?;
+    // What a record was before another one kept it out of the table is not what it is now.
+    let content = if tx.is_kept_out(table, &record_id)? { None } else { tx.content(table, shape, &record_id)? };
     let recorded = content.as_ref().and_then(|content| content.cells.as_ref());
     let same = match (&cells, recorded) {
         (None, None) => content.is_some(),

@@ -1,0 +1,61 @@
+//! Tries parked events again: those whose way may be free at once, the others now and then.
+
+use super::Applier;
+use crate::clock;
+use crate::edge::store::{Error, ParkReason, ParkedEvent};
+use crate::event::Event;
+use crate::limits;
+
+impl Applier<'_, '_> {
+    /// Tries what is due, the greatest version first, a bounded number. The rest stays due.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn retry_due(&mut self) -> Result<(), Error> {
+        for _ in 0..limits::PARKED_TRIED_MAX {
+            let Some(parked) = self.tx.next_due()? else { break };
+            self.retry_one(&parked)?;
+        }
+        Ok(())
+    }
+
+    /// Tries parked events with these reasons, those that were not tried for the longest time, a bounded number.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn retry(&mut self, reasons: &[ParkReason]) -> Result<(), Error> {
+        let mut parked = self.tx.parked(reasons, limits::PARKED_TRIED_MAX)?;
+        parked.sort_by_key(|parked| std::cmp::Reverse(parked.version));
+        parked.iter().try_for_each(|parked| self.retry_one(parked))
+    }
+
+    fn retry_one(&mut self, parked: &ParkedEvent) -> Result<(), Error> {
+        // Whatever comes of it: it is not due any more, unless something else changes.
+        self.tx.tried(parked.id, self.now)?;
+        let Some(table) = self.tx.tables().get(&parked.table) else { return Ok(()) };
+        let Some(shape) = &table.shape else { return Ok(()) };
+        let Some((event, _)) = self.tx.event(table, parked.id)? else { return Ok(()) };
+        if parked.reason == ParkReason::Unique {
+            return match self.read(&event, shape)? {
+                Ok(_) => self.settle(table, shape, &event.record_id),
+                Err(reason) => self.park_alone(parked.id, &event, table, (ParkReason::Schema, &reason)),
+            };
+        }
+        self.believe(parked, &event)?;
+        let context = self.tx.context(parked.id)?;
+        self.again = parked.reason == ParkReason::Constraint;
+        let placed = self.place(parked.id, &event, table, &context);
+        self.again = false;
+        placed
+    }
+
+    /// What the service writes from here on is later than this event, if it is not too far ahead still.
+    fn believe(&mut self, parked: &ParkedEvent, event: &Event) -> Result<(), Error> {
+        let doubtful = clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX);
+        if doubtful || event.timestamp <= self.tx.durable.clock.last() {
+            return Ok(());
+        }
+        let position = self.tx.durable.vector.of(parked.id.origin);
+        self.tx.set_position(parked.id.origin, position, event.timestamp)
+    }
+}
