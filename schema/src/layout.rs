@@ -62,9 +62,10 @@ impl Layout {
             && Self::new(self.table.clone(), self.columns.clone(), self.key.clone()).id == self.id
     }
 
-    /// The place of a column.
+    /// The place of a column, by SQLite's rule: without regard to ASCII case.
     pub fn place(&self, column: &str) -> Option<usize> {
-        self.columns.iter().position(|name| name == column)
+        let exact = self.columns.iter().position(|name| name == column);
+        exact.or_else(|| self.columns.iter().position(|name| name.eq_ignore_ascii_case(column)))
     }
 
     /// The bit of `changed` that stands for the column at `place`. The columns from the 63rd on share one bit.

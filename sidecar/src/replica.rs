@@ -170,6 +170,8 @@ pub struct Replica {
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
     sweeps: VecDeque<Cursor>,
+    /// Rows were compared last: now it is the turn of everything else.
+    swept: bool,
     /// When the announced tables are compared with their events next.
     sweep_at: Duration,
     present_at: Option<Duration>,
@@ -231,6 +233,7 @@ impl Replica {
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
+            swept: false,
             present_at: None,
             answered_at: None,
             answer_wanted: false,
@@ -381,8 +384,10 @@ impl Replica {
     fn work_beside_the_journal(&mut self, at: Moment) -> Result<Worked, Failure> {
         if self.flows() {
             self.want_pending_sweeps();
-            // What the triggers missed must be an event before anything remote is applied over it.
-            if !self.store.pending().is_empty() && self.sweep_once(at)? {
+            // In turn, too: before anything is applied onto a row that waits to be compared, that row is compared.
+            let swept = std::mem::replace(&mut self.swept, false);
+            if !swept && !self.store.pending().is_empty() && self.sweep_once(at)? {
+                self.swept = true;
                 return Ok(Worked::Other);
             }
             if !self.announced.is_empty() {

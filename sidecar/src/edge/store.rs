@@ -12,6 +12,7 @@
 pub mod catalogue;
 mod cell;
 mod definition;
+mod drift;
 mod error;
 mod identity;
 mod install;
@@ -36,9 +37,9 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
+pub use self::drift::{Pending, Told, Want};
 use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};
-pub use self::install::{Pending, Want};
 pub use self::journal::{JournalRow, OpenGroup};
 pub use self::open::ensure_wal;
 pub use self::parked::{ParkReason, ParkedEvent, Why};
@@ -98,6 +99,8 @@ pub struct Store {
     /// The schema version under which parked events were tried.
     stirred_version: i64,
     data_version: i64,
+    /// The tables were not looked at yet.
+    starting: bool,
     lock: identity::Lock,
     new_identity: bool,
 }
@@ -130,11 +133,13 @@ impl Store {
             schema_version: -1,
             stirred_version: -1,
             data_version: -1,
+            starting: true,
             lock,
             new_identity: false,
         };
         store.prove_identity()?;
         store.write(|_| Ok(()))?; // Follows the schema: makes event tables and triggers.
+        store.starting = false;
         store.harden()?;
         Ok(store)
     }
@@ -193,9 +198,24 @@ impl Store {
 
     fn inside<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<(R, Durable), Error> {
         self.follow_schema()?;
-        let mut tx = Tx::new(&self.connection, &self.tables, !self.pending.is_empty(), self.durable.clone());
+        self.look_at_pending()?;
+        let mut tx = Tx::new(&self.connection, &self.tables, &self.pending, self.durable.clone());
         let value = work(&mut tx)?;
         Ok((value, tx.into_durable()))
+    }
+
+    /// What a change of the schema left to be compared is looked at once, before anything else happens to the rows.
+    fn look_at_pending(&mut self) -> Result<(), Error> {
+        if !self.durable.loaded || self.pending.iter().all(|pending| pending.want.since.is_some()) {
+            return Ok(());
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut tx = Tx::new(&self.connection, &self.tables, &[], self.durable.clone());
+        for pending in pending.iter_mut().filter(|pending| pending.want.since.is_none()) {
+            pending.want = tx.look_at_pending(pending)?;
+        }
+        self.pending = pending;
+        Ok(())
     }
 
     /// After any error SQLite may have rolled back already; and what was learnt of the schema may be undone.
@@ -211,7 +231,7 @@ impl Store {
             return Ok(());
         }
         let found = catalogue::tables(&self.connection)?;
-        self.tables = Tables::of(&self.connection, &self.declaration, found)?;
+        self.tables = Tables::of(&self.connection, &self.declaration, found, self.starting)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
         self.schema_version = install::schema_version(&self.connection)?;
         if self.stirred_version != self.schema_version {

@@ -19,7 +19,7 @@ use rowcast_schema::value::Value;
 use crate::clock::{self, Timestamp};
 use crate::edge::store::{Error, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
 use crate::event::{Event, EventId, Piece, Version};
-use crate::flow::capture;
+use crate::flow::capture::{self, compared::Found};
 use crate::flow::conflict::{self, Verdict};
 use crate::flow::ingest::{self, Ingested};
 use crate::limits;
@@ -209,7 +209,8 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// Applies an event that is stored and not processed.
     fn place(&mut self, id: EventId, event: &Event, table: &Replicated, context: &Vector) -> Result<(), Error> {
         let Some(shape) = &table.shape else {
-            return self.park_alone(id, event, table, (ParkReason::Schema, "the table is not in this database yet"));
+            let reason = table.refused.as_deref().unwrap_or("the table is not in this database yet");
+            return self.park_alone(id, event, table, (ParkReason::Schema, reason));
         };
         let held = self.tx.newest(table, &event.record_id)?;
         let arriving = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
@@ -227,11 +228,8 @@ impl<'t, 'a> Applier<'t, 'a> {
             }
             Err(reason) => return self.park_alone(id, event, table, (ParkReason::Schema, &reason)),
         };
-        let held = if table.declared.capture == Capture::Events && self.ingest_unannounced(table, shape, &key)? {
-            self.tx.newest(table, &event.record_id)?
-        } else {
-            held
-        };
+        let held =
+            if self.ingest_unseen(table, shape, &key)? { self.tx.newest(table, &event.record_id)? } else { held };
         if !self.again {
             self.note_conflict(table, &event.record_id, held, (id, context))?;
             self.tx.stir_own(table, &event.record_id)?;
@@ -241,8 +239,9 @@ impl<'t, 'a> Applier<'t, 'a> {
             Verdict::Take => self.take(table, shape, (arriving, event, cells)),
             Verdict::Keep => {
                 self.unpark(table, id)?;
-                // An older event can still know a column that the newer one's table did not have.
-                if held.is_some_and(|held| held.layout != event.layout) {
+                // An older event can still know a column that the newer one's table did not have; or be a delete, before which
+                // nothing counts.
+                if held.is_some_and(|held| held.layout != shape.layout.id) {
                     self.settle(table, shape, &event.record_id)?;
                 }
                 Ok(())
@@ -261,14 +260,20 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(read.map_err(|error| format!("it does not read: {error}")))
     }
 
-    /// What the service did to the row and did not announce (yet) becomes an event first. Answers whether it did.
-    fn ingest_unannounced(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<bool, Error> {
-        if !self.tx.durable.loaded {
+    /// What the service did to the row and did not announce (yet), or did while no trigger saw it, becomes an event first.
+    /// Answers whether there was anything.
+    fn ingest_unseen(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<bool, Error> {
+        let seen = table.declared.capture == Capture::Triggers && self.tx.pending(table).is_none();
+        if seen || !self.tx.durable.loaded {
             return Ok(false); // Rows from before are looked at when everything is loaded.
         }
-        let Some(change) = capture::difference(self.tx, table, shape, key, Some(self.now))? else { return Ok(false) };
-        let ingested = ingest::changes(self.tx, vec![change], self.now)?;
-        self.done.ingested.push(ingested);
+        let want = self.tx.pending(table).cloned().unwrap_or_default();
+        match capture::compared::row(self.tx, (table, shape, &want), key, self.now)? {
+            Found::Same => return Ok(false),
+            Found::Restore => self.settle(table, shape, &shape.record_id_of_key(key))?,
+            Found::Change(change) => self.done.ingested.push(ingest::changes(self.tx, vec![change], self.now)?),
+            Found::Carried(change, at) => self.done.ingested.push(ingest::carried(self.tx, vec![(change, at)])?),
+        }
         Ok(true)
     }
 

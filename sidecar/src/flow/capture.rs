@@ -1,6 +1,7 @@
 //! Where changes come from: the journal that triggers fill, and change events that a service announces.
 
 pub mod announced;
+pub mod compared;
 pub mod journal;
 
 use rowcast_schema::layout::{Layout, LayoutId};
@@ -8,7 +9,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, Shape, Tx};
+use crate::edge::store::{Error, Replicated, Shape, Tx, with_affinity};
 use crate::event::Operation;
 
 /// What was done to a record, before it is an event.
@@ -65,11 +66,17 @@ pub fn difference(
     Ok(Some(Change { table, operation, record_id, data, layout: shape.layout.id, changed, at }))
 }
 
+/// Whether the column at `at` of a row holds what its events say, as this column keeps it: its type may have changed.
+fn equals(shape: &Shape, at: usize, content: Option<&Value>, cell: &Value) -> bool {
+    let content = content.unwrap_or(&shape.defaults[at]);
+    content == cell || with_affinity(content.clone(), shape.affinity(at)) == *cell
+}
+
 /// The columns in which a row differs from its content, as a bit mask. What no event has counts as the default.
 fn changed_columns(shape: &Shape, content: &[Option<Value>], row: &[Value]) -> i64 {
     let mut changed = 0;
     for (at, cell) in row.iter().enumerate() {
-        if content[at].as_ref().unwrap_or(&shape.defaults[at]) != cell {
+        if !equals(shape, at, content[at].as_ref(), cell) {
             changed |= Layout::changed_bit(at);
         }
     }

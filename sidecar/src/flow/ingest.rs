@@ -126,6 +126,28 @@ pub fn changes(tx: &mut Tx<'_>, changes: Vec<Change>, now: Timestamp) -> Result<
     finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp }, events)
 }
 
+/// Ingests what a migration did, as one group, with the timestamps that are given: right behind what it was made from.
+///
+/// # Errors
+/// When the database fails.
+pub fn carried(tx: &mut Tx<'_>, changes: Vec<(Change, Timestamp)>) -> Result<Ingested, Error> {
+    debug_assert!(tx.durable.open_group.is_none(), "a group is ingested whole before another begins");
+    if changes.is_empty() {
+        return Ok(Ingested::default());
+    }
+    let first = tx.durable.next;
+    let last = first + changes.len() as Sequence - 1;
+    let mut writer = Writer::begin(tx, first, last)?;
+    for (change, timestamp) in changes {
+        writer.tx.durable.clock.merge(timestamp);
+        writer.store_at(change, timestamp)?;
+    }
+    let events = writer.events;
+    let last_timestamp = tx.durable.clock.last();
+    let open = OpenGroup { until: 0, first, last, next: first };
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp }, events)
+}
+
 /// Stores changes as events, one number after the other.
 struct Writer<'t, 'a> {
     tx: &'t mut Tx<'a>,
@@ -151,6 +173,10 @@ impl<'t, 'a> Writer<'t, 'a> {
             // From before this node was complete: the lowest stamps there are, in the order of the numbers.
             None => Timestamp(i64::try_from(self.next).unwrap_or(i64::MAX)),
         };
+        self.store_at(change, timestamp)
+    }
+
+    fn store_at(&mut self, change: Change, timestamp: Timestamp) -> Result<(), Error> {
         let event = Event {
             table: change.table,
             operation: change.operation,

@@ -26,20 +26,12 @@ pub(super) struct Waiting {
     contexts: BTreeMap<(NodeId, Sequence), Duration>,
     /// What was known to exist, and is not all here.
     mark: Option<(Vector, Duration)>,
-    /// Tables whose triggers were not there all the time are being compared with their events.
-    comparing: Option<Duration>,
-    /// That takes so long that the node is in doubt.
-    pub(super) comparing_long: bool,
     /// The gap has stayed open for too long.
     pub(super) behind: bool,
 }
 
 /// How long a node that was READY may lag behind what is known to exist before it is in doubt.
 const LAG_MAX: Duration = Duration::from_secs(15);
-
-/// How long rows may be compared with their events after a change of the schema before the node is in doubt: meanwhile
-/// nothing of others is applied.
-const COMPARING_MAX: Duration = Duration::from_secs(2);
 
 /// How long an alarm counts that is not seen again. Presence comes every second.
 const ALARM_TIME: Duration = Duration::from_secs(15);
@@ -285,11 +277,6 @@ impl Replica {
 
     /// A node that lags for long is in doubt, even if it was READY.
     pub(super) fn watch_lag(&mut self, at: Moment) {
-        self.waiting.comparing = match self.waiting.comparing {
-            _ if self.store.pending().is_empty() => None,
-            since => since.or(Some(at.uptime)),
-        };
-        self.waiting.comparing_long = self.waiting.comparing.is_some_and(|since| since + COMPARING_MAX <= at.uptime);
         let applied = &self.store.durable().vector;
         // What only the dead have is no reason to doubt the living.
         let heads = self.members.heads(at.uptime);
@@ -338,7 +325,7 @@ fn apply(
 ) -> Result<(crate::flow::apply::Applied, bool), Failure> {
     let mut first = Some(first);
     let done = store.write(|tx| {
-        if tx.must_reconcile() || ingest::is_long(tx)? {
+        if ingest::is_long(tx)? {
             return Ok((crate::flow::apply::Applied::default(), true));
         }
         let drained = ingest::drain(tx, at.wall)?;

@@ -34,12 +34,6 @@ impl Replica {
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
         if matches!(self.phase, Phase::Ready) {
             reasons.extend(self.clock_in_doubt());
-            if self.waiting.comparing_long {
-                let tables: Vec<&str> = self.store.pending().iter().map(|pending| pending.table.as_str()).collect();
-                let text =
-                    format!("after a change of the schema, rows are compared with their events: {}", tables.join(", "));
-                reasons.push(Reason::new(Code::Capture, text));
-            }
             reasons.extend(self.missing_tables());
             if self.waiting.behind {
                 reasons.push(self.lagging());
@@ -66,10 +60,14 @@ impl Replica {
     }
 
     fn missing_tables(&self) -> Option<Reason> {
-        let missing: Vec<&str> =
-            self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.as_str()).collect();
-        let text = || format!("declared tables are not in this database: {}", missing.join(", "));
-        (!missing.is_empty()).then(|| Reason::new(Code::Schema, text()))
+        let absent = self.store.tables().iter().filter(|table| table.shape.is_none());
+        let (refused, missing): (Vec<_>, Vec<_>) = absent.partition(|table| table.refused.is_some());
+        let mut texts: Vec<String> = refused.iter().filter_map(|table| table.refused.clone()).collect();
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(|table| table.name.as_str()).collect();
+            texts.push(format!("declared tables are not in this database: {}", names.join(", ")));
+        }
+        (!texts.is_empty()).then(|| Reason::new(Code::Schema, texts.join("; ")))
     }
 
     fn lagging(&self) -> Reason {

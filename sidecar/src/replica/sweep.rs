@@ -5,7 +5,7 @@ use std::time::Duration;
 use rowcast_schema::declaration::Capture;
 
 use super::{Failure, Moment, Replica};
-use crate::edge::store::ParkReason;
+use crate::edge::store::{ParkReason, Want};
 use crate::flow::apply::Applier;
 use crate::flow::ingest;
 use crate::steady::reconcile::{self, Cursor, Truth};
@@ -25,7 +25,7 @@ impl Replica {
         let announced = self.store.tables().iter().filter(|table| table.declared.capture == Capture::Events);
         let tables: Vec<String> = announced.map(|table| table.name.clone()).collect();
         for table in tables {
-            self.want_sweep(table, Truth::Row(Vec::new()), 0);
+            self.want_sweep(table, Truth::Row(Want::default()), 0);
         }
     }
 
@@ -35,7 +35,8 @@ impl Replica {
             return;
         }
         for pending in self.store.pending().to_vec() {
-            self.want_sweep(pending.table, Truth::Row(pending.want.new_columns), pending.want.round);
+            let round = pending.want.round;
+            self.want_sweep(pending.table, Truth::Row(pending.want), round);
         }
     }
 
@@ -59,7 +60,7 @@ impl Replica {
             }
             let mut ingested = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
             let (next, more) = reconcile::step(tx, cursor, at.wall)?;
-            ingested.push(more);
+            ingested.extend(more);
             if next.is_none() {
                 tx.reconciled(&table, round)?;
             }
@@ -92,7 +93,7 @@ impl Replica {
             true => &[ParkReason::Clock],
         };
         let done = self.store.write(|tx| {
-            if tx.must_reconcile() || ingest::is_long(tx)? {
+            if ingest::is_long(tx)? {
                 return Ok(None);
             }
             let drained = ingest::drain(tx, at.wall)?;

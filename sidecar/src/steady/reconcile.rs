@@ -10,9 +10,10 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, Shape, Tx, Written};
+use crate::edge::store::{Error, Replicated, Shape, Tx, Want};
 use crate::event::Operation;
 use crate::flow::apply::Applier;
+use crate::flow::capture::compared::{self, Found};
 use crate::flow::capture::{self, Change};
 use crate::flow::ingest::{self, Ingested};
 use crate::limits;
@@ -20,9 +21,8 @@ use crate::limits;
 /// Whose word counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Truth {
-    /// The row: a difference becomes an event, stamped now. A column listed here that has only its default is filled from
-    /// the events instead.
-    Row(Vec<String>),
+    /// The row: a difference becomes an event, stamped now. What a migration did by itself is told apart.
+    Row(Want),
     /// The row, from before this node was complete: it becomes an event with the lowest stamps.
     RowFromBefore,
     /// The events: the row is made what they say. A row that no event knows becomes an event with the lowest stamps.
@@ -40,6 +40,8 @@ pub struct Cursor {
     pub round: i64,
     /// What is looked at now.
     pub at: Phase,
+    /// Rows and records looked at so far.
+    pub seen: u64,
 }
 
 /// The two walks of a reconciliation.
@@ -54,7 +56,7 @@ pub enum Phase {
 impl Cursor {
     /// At the beginning.
     pub fn start(table: String, truth: Truth, round: i64) -> Self {
-        Self { table, truth, round, at: Phase::Rows(None) }
+        Self { table, truth, round, at: Phase::Rows(None), seen: 0 }
     }
 }
 
@@ -62,17 +64,30 @@ impl Cursor {
 ///
 /// # Errors
 /// When the database fails.
-pub fn step(tx: &mut Tx<'_>, cursor: Cursor, now: Timestamp) -> Result<(Option<Cursor>, Ingested), Error> {
-    let Some(table) = tx.tables().get(&cursor.table).cloned() else { return Ok((None, Ingested::default())) };
-    let Some(shape) = &table.shape else { return Ok((None, Ingested::default())) };
+pub fn step(tx: &mut Tx<'_>, cursor: Cursor, now: Timestamp) -> Result<(Option<Cursor>, Vec<Ingested>), Error> {
+    let Some(table) = tx.tables().get(&cursor.table).cloned() else { return Ok((None, Vec::new())) };
+    let Some(shape) = &table.shape else { return Ok((None, Vec::new())) };
     let walk = Walk { table: &table, shape, truth: &cursor.truth, now };
-    let (next, changes) = match cursor.at {
+    let (next, seen, found) = match cursor.at {
         Phase::Rows(after) => walk.rows(tx, after)?,
         Phase::Records(after) => walk.records(tx, after)?,
     };
-    let ingested = ingest::changes(tx, changes, now)?;
-    Ok((next.map(|at| Cursor { table: cursor.table, truth: cursor.truth, round: cursor.round, at }), ingested))
+    let (mut changes, mut carried) = (Vec::new(), Vec::new());
+    for found in found {
+        match found {
+            Found::Same | Found::Restore => {}
+            Found::Change(change) => changes.push(change),
+            Found::Carried(change, at) => carried.push((change, at)),
+        }
+    }
+    let ingested = vec![ingest::changes(tx, changes, now)?, ingest::carried(tx, carried)?];
+    let seen = cursor.seen + seen as u64;
+    let next = next.map(|at| Cursor { table: cursor.table, truth: cursor.truth, round: cursor.round, at, seen });
+    Ok((next, ingested))
 }
+
+/// Where to go on, how many were looked at, and what they were found to be.
+type Page = (Option<Phase>, usize, Vec<Found>);
 
 struct Walk<'a> {
     table: &'a Replicated,
@@ -82,54 +97,37 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn rows(&self, tx: &mut Tx<'_>, after: Option<Vec<Value>>) -> Result<(Option<Phase>, Vec<Change>), Error> {
+    fn rows(&self, tx: &mut Tx<'_>, after: Option<Vec<Value>>) -> Result<Page, Error> {
         let rows = tx.rows_after(self.shape, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
-        let mut changes = Vec::new();
+        let mut found = Vec::new();
         for row in &rows {
-            changes.extend(self.look_at_row(tx, row)?);
+            found.push(self.look_at_row(tx, row)?);
         }
         let more = rows.len() == limits::RECONCILE_ROWS_MAX;
         let next = match rows.last() {
             Some(last) if more => Phase::Rows(Some(self.shape.key_of(last))),
             _ => Phase::Records(None),
         };
-        Ok((Some(next), changes))
+        Ok((Some(next), rows.len(), found))
     }
 
-    fn look_at_row(&self, tx: &mut Tx<'_>, row: &[Value]) -> Result<Option<Change>, Error> {
+    fn look_at_row(&self, tx: &mut Tx<'_>, row: &[Value]) -> Result<Found, Error> {
         let key = self.shape.key_of(row);
-        match self.truth {
-            Truth::RowFromBefore => capture::difference(tx, self.table, self.shape, &key, None),
-            Truth::Row(new_columns) => {
-                if !new_columns.is_empty() {
-                    self.fill(tx, row, new_columns)?;
-                }
-                capture::difference(tx, self.table, self.shape, &key, Some(self.now))
-            }
-            Truth::Events => self.obey(tx, &key, Some(row)),
-        }
+        let change = match self.truth {
+            Truth::RowFromBefore => capture::difference(tx, self.table, self.shape, &key, None)?,
+            Truth::Row(want) => return self.compare(tx, &key, want),
+            Truth::Events => self.obey(tx, &key, Some(row))?,
+        };
+        Ok(change.map_or(Found::Same, Found::Change))
     }
 
-    /// Gives new columns that have only their default what the events say.
-    fn fill(&self, tx: &mut Tx<'_>, row: &[Value], new_columns: &[String]) -> Result<(), Error> {
-        let Some(content) = tx.content(self.table, self.shape, &self.shape.record_id(row))? else { return Ok(()) };
-        let Some(content) = content.cells else { return Ok(()) };
-        let mut cells: Vec<Option<Value>> = row.iter().cloned().map(Some).collect();
-        let mut filled = false;
-        for column in new_columns {
-            let Some(at) = self.shape.layout.place(column) else { continue };
-            if row[at] == self.shape.defaults[at]
-                && let Some(value) = &content[at]
-                && *value != row[at]
-            {
-                cells[at] = Some(value.clone());
-                filled = true;
-            }
+    fn compare(&self, tx: &mut Tx<'_>, key: &[Value], want: &Want) -> Result<Found, Error> {
+        let found = compared::row(tx, (self.table, self.shape, want), key, self.now)?;
+        if found == Found::Restore {
+            let record_id = self.shape.record_id_of_key(key);
+            Applier::new(tx, self.now).settle(self.table, self.shape, &record_id)?;
         }
-        if filled {
-            self.written(tx.upsert_some(self.shape, &cells)?, row);
-        }
-        Ok(())
+        Ok(found)
     }
 
     /// Makes the row what the events say; a row that they do not know becomes an event.
@@ -165,33 +163,26 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn written(&self, written: Written, row: &[Value]) {
-        match written {
-            Written::Done => {}
-            other => tracing::warn!(
-                table = self.table.name,
-                record = ?row.first(),
-                outcome = ?other,
-                "a row differs from its events and could not be mended"
-            ),
-        }
-    }
-
-    fn records(&self, tx: &mut Tx<'_>, after: Option<String>) -> Result<(Option<Phase>, Vec<Change>), Error> {
+    fn records(&self, tx: &mut Tx<'_>, after: Option<String>) -> Result<Page, Error> {
         let records = tx.records_after(self.table, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
-        let mut changes = Vec::new();
+        let mut found = Vec::new();
         for record_id in &records {
             let Ok(key) = record::parse_record_id(record_id, &self.shape.key) else { continue };
             if tx.row(self.shape, &key)?.is_some() {
                 continue; // Looked at in the first walk.
             }
-            changes.extend(match self.truth {
+            let change = match self.truth {
                 Truth::Events => self.obey(tx, &key, None)?,
                 Truth::RowFromBefore => capture::difference(tx, self.table, self.shape, &key, None)?,
-                Truth::Row(_) => capture::difference(tx, self.table, self.shape, &key, Some(self.now))?,
-            });
+                Truth::Row(want) => {
+                    found.push(self.compare(tx, &key, want)?);
+                    continue;
+                }
+            };
+            found.extend(change.map(Found::Change));
         }
         let more = records.len() == limits::RECONCILE_ROWS_MAX;
-        Ok((records.into_iter().last().filter(|_| more).map(|last| Phase::Records(Some(last))), changes))
+        let seen = records.len();
+        Ok((records.into_iter().last().filter(|_| more).map(|last| Phase::Records(Some(last))), seen, found))
     }
 }

@@ -5,12 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod claims;
+mod cluster;
 mod crash;
 mod ingest;
 mod kept;
 mod order;
 mod peers;
 mod schema_change;
+mod schema_random;
+mod schema_rules;
 mod unique;
 
 use std::path::PathBuf;

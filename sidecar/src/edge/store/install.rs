@@ -3,32 +3,14 @@
 use std::collections::HashMap;
 
 use rowcast_schema::declaration::{Capture, Declaration};
-use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::layout::LayoutId;
 use rowcast_schema::{OWN_PREFIX, bookkeeping, event_table, journal};
-use rusqlite::{Connection, OptionalExtension as _};
-use serde::{Deserialize, Serialize};
+use rusqlite::Connection;
 
+use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
-use super::{serve, state};
-
-/// A table whose rows must be compared with their events, because its triggers were not there all the time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// The table, as declared.
-    pub table: String,
-    /// What is to be known for it.
-    pub want: Want,
-}
-
-/// What a reconciliation needs to know. Stored until it is done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Want {
-    /// The schema version that made it necessary: a comparison that began before another change begins again.
-    pub round: i64,
-    /// Columns that were not captured before: where the row has only the default, an event's value fills it in.
-    pub new_columns: Vec<String>,
-}
+use super::{drift, serve, state};
 
 pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
     connection.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")
@@ -114,7 +96,7 @@ pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pen
         tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");
         connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
     }
-    pending(connection, tables)
+    drift::pending(connection, tables)
 }
 
 /// The service may have a table of that name for itself.
@@ -158,19 +140,31 @@ fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Erro
         .doing("list the triggers")
 }
 
+fn layout_key(table: &str) -> String {
+    format!("layout:{table}")
+}
+
+/// Whether the table was replicated here before.
+pub(super) fn is_installed(connection: &Connection, table: &str) -> Result<bool, Error> {
+    Ok(state::state(connection, &layout_key(table))?.is_some())
+}
+
 /// Makes the triggers of one table what they should be. Where they were not, its rows must be reconciled.
 fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<String, String>) -> Result<(), Error> {
     let Some(shape) = &table.shape else { return Ok(()) };
     let layout = &shape.layout;
-    let key = format!("layout:{}", table.name);
+    let key = layout_key(&table.name);
     let before = match state::state(connection, &key)? {
         Some(id) => state::layout(connection, LayoutId(super::parse(bookkeeping::STATE, &id)?))?,
         None => None,
     };
     let mut fitted = before.as_ref().is_some_and(|before| before.id == layout.id);
+    let mut rebuilt = before.is_some() && table.declared.capture == Capture::Triggers;
     if table.declared.capture == Capture::Triggers {
         for trigger in journal::triggers(&shape.table, layout) {
-            if present.remove(&trigger.name).is_some_and(|sql| sql == trigger.sql) {
+            let found = present.remove(&trigger.name);
+            rebuilt &= found.is_none();
+            if found.is_some_and(|sql| sql == trigger.sql) {
                 continue;
             }
             fitted = false;
@@ -184,45 +178,6 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
     }
     state::save_layout(connection, layout)?;
     state::set_state(connection, &key, &layout.id.0.to_string())?;
-    let new_columns = before.map(|before| new_columns(&before, layout)).unwrap_or_default();
-    want_reconciliation(connection, table, new_columns)
-}
-
-fn new_columns(before: &Layout, after: &Layout) -> Vec<String> {
-    after.columns.iter().filter(|column| before.place(column).is_none()).cloned().collect()
-}
-
-fn want_reconciliation(connection: &Connection, table: &Replicated, mut new_columns: Vec<String>) -> Result<(), Error> {
-    let key = format!("reconcile:{}", table.name);
-    if let Some(text) = state::state(connection, &key)? {
-        let earlier: Want = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
-        new_columns.extend(earlier.new_columns);
-    }
-    let want = Want { round: schema_version(connection)?, new_columns };
-    let text = serde_json::to_string(&want).expect("bug: names have a JSON form");
-    state::set_state(connection, &key, &text)
-}
-
-/// The tables that wait for a reconciliation.
-fn pending(connection: &Connection, tables: &Tables) -> Result<Vec<Pending>, Error> {
-    let mut pending = Vec::new();
-    for table in tables.iter().filter(|table| table.shape.is_some()) {
-        if let Some(text) = state::state(connection, &format!("reconcile:{}", table.name))? {
-            let want = serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))?;
-            pending.push(Pending { table: table.name.clone(), want });
-        }
-    }
-    Ok(pending)
-}
-
-/// Forgets that `table` had to be reconciled, unless the schema has changed again since `round`.
-pub(super) fn reconciled(connection: &Connection, table: &str, round: i64) -> Result<(), Error> {
-    connection
-        .execute(
-            "DELETE FROM _rowcast_state WHERE key = ?1 AND json_extract(value, '$.round') = ?2",
-            (format!("reconcile:{table}"), round),
-        )
-        .optional()
-        .doing("note a finished reconciliation")
-        .map(drop)
+    let want = drift::between(before.as_ref(), layout, schema_version(connection)?, rebuilt);
+    drift::note(connection, &table.name, want)
 }

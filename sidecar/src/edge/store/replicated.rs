@@ -14,8 +14,8 @@ use rowcast_schema::table::{Table, Term, Unique};
 use rowcast_schema::value::{Affinity, Value};
 use rusqlite::Connection;
 
-use super::cell;
 use super::error::Error;
+use super::{cell, install};
 
 /// One declared, enabled table.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Replicated {
     pub declared: TableDeclaration,
     /// How it looks now; none while the database lacks it.
     pub shape: Option<Shape>,
+    /// Why it cannot be replicated as it is in the database now; then it has no shape.
+    pub refused: Option<String>,
     pub(super) events: EventSql,
 }
 
@@ -81,7 +83,8 @@ impl Holders {
 
 impl Replicated {
     pub(super) fn new(declared: &TableDeclaration, shape: Option<Shape>) -> Self {
-        Self { name: declared.name.clone(), declared: declared.clone(), shape, events: EventSql::of(&declared.name) }
+        let events = EventSql::of(&declared.name);
+        Self { name: declared.name.clone(), declared: declared.clone(), shape, refused: None, events }
     }
 }
 
@@ -185,8 +188,13 @@ impl Shape {
 
     /// Whether `layout` has the same key columns as the table has now.
     pub fn has_key_of(&self, layout: &Layout) -> bool {
+        if layout.id == self.layout.id {
+            return true;
+        }
         let names = |layout: &Layout| layout.key.iter().map(|&at| layout.columns[at].clone()).collect::<Vec<_>>();
-        layout.id == self.layout.id || names(layout) == names(&self.layout)
+        let same = |(one, other): (&String, &String)| one.eq_ignore_ascii_case(other);
+        let (theirs, ours) = (names(layout), names(&self.layout));
+        theirs.len() == ours.len() && theirs.iter().zip(&ours).all(same)
     }
 
     /// The affinity of the column at `at` of the layout.
@@ -342,18 +350,31 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub(super) fn of(connection: &Connection, declaration: &Declaration, found: Vec<Table>) -> Result<Self, Error> {
+    /// At the start a table that cannot be replicated is an error, unless it could be before; later it waits by itself.
+    pub(super) fn of(
+        connection: &Connection,
+        declaration: &Declaration,
+        found: Vec<Table>,
+        starting: bool,
+    ) -> Result<Self, Error> {
         let mut found: HashMap<String, Table> =
             found.into_iter().map(|table| (table.name.to_ascii_lowercase(), table)).collect();
         let mut tables = Self::default();
         for declared in declaration.enabled() {
             let key = declared.name.to_ascii_lowercase();
-            let shape = match found.remove(&key) {
-                Some(table) => Some(Shape::of(connection, table, declared)?),
-                None => None,
+            let shape = found.remove(&key).map(|table| Shape::of(connection, table, declared));
+            let replicated = match shape {
+                None => Replicated::new(declared, None),
+                Some(Ok(shape)) => Replicated::new(declared, Some(shape)),
+                Some(Err(error @ Error::Table { .. }))
+                    if !starting || install::is_installed(connection, &declared.name)? =>
+                {
+                    Replicated { refused: Some(error.to_string()), ..Replicated::new(declared, None) }
+                }
+                Some(Err(error)) => return Err(error),
             };
             tables.by_name.insert(key, tables.list.len());
-            tables.list.push(Arc::new(Replicated::new(declared, shape)));
+            tables.list.push(Arc::new(replicated));
         }
         Ok(tables)
     }

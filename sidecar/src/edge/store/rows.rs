@@ -53,10 +53,17 @@ impl Tx<'_> {
 
     /// Makes the columns that are given what they say, and leaves the others. A row that is new gets their defaults.
     pub fn upsert_some(&self, shape: &Shape, cells: &[Option<Value>]) -> Result<Written, Error> {
+        let key: Option<Vec<Value>> = shape.layout.key.iter().map(|&at| cells[at].clone()).collect();
+        let held = key.map(|key| self.row(shape, &key)).transpose()?.flatten();
+        let others = held.as_ref().unwrap_or(&shape.defaults);
+        let whole: Vec<Value> =
+            cells.iter().zip(others).map(|(cell, other)| cell.as_ref().unwrap_or(other).clone()).collect();
+        if held.is_some() {
+            // As a whole: a column that may not be NULL and has no default fails even where the row is only updated.
+            return self.upsert(shape, &whole);
+        }
         let given = || shape.layout.columns.iter().zip(cells).filter_map(|(name, cell)| Some((name, cell.as_ref()?)));
         let columns: Vec<String> = given().map(|(name, _)| name.clone()).collect();
-        let whole: Vec<Value> =
-            cells.iter().zip(&shape.defaults).map(|(cell, default)| cell.as_ref().unwrap_or(default).clone()).collect();
         self.put(shape, &shape.upsert_of(&columns), given().map(|(_, cell)| cell), &whole)
     }
 

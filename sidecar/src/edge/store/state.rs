@@ -94,7 +94,7 @@ impl Tx<'_> {
     /// Notes that the rows of `table` agree with their events again.
     /// A change of the schema since `round` makes it necessary again, and is not forgotten.
     pub fn reconciled(&mut self, table: &str, round: i64) -> Result<(), Error> {
-        super::install::reconciled(self.connection, table, round)
+        super::drift::reconciled(self.connection, table, round)
     }
 
     /// Forgets what the journal holds: only on a node that is not complete yet, whose rows are compared afterwards.

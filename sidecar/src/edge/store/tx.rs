@@ -11,6 +11,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 use rusqlite::{Connection, Row};
 
+use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Shape, Tables};
 use super::{Durable, serve, state};
@@ -22,7 +23,7 @@ use crate::position::{NodeId, Sequence};
 pub struct Tx<'a> {
     pub(super) connection: &'a Connection,
     tables: &'a Tables,
-    must_reconcile: bool,
+    pub(super) pending: &'a [Pending],
     layouts: HashMap<LayoutId, Arc<Layout>>,
     /// Positions, clock and numbering as this transaction leaves them: kept if it commits.
     pub durable: Durable,
@@ -69,18 +70,17 @@ pub struct Place<'a> {
     pub processed: bool,
 }
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection, tables: &'a Tables, must_reconcile: bool, durable: Durable) -> Self {
-        Self { connection, tables, must_reconcile, layouts: HashMap::new(), durable }
+    pub(super) fn new(
+        connection: &'a Connection,
+        tables: &'a Tables,
+        pending: &'a [Pending],
+        durable: Durable,
+    ) -> Self {
+        Self { connection, tables, pending, layouts: HashMap::new(), durable }
     }
 
     pub(super) fn into_durable(self) -> Durable {
         self.durable
-    }
-
-    /// Whether rows of some table may hold what no event knows, as of this transaction: its triggers were not there all the
-    /// time. Nothing of others may be applied before they are compared.
-    pub fn must_reconcile(&self) -> bool {
-        self.must_reconcile
     }
 
     /// The replicated tables. They do not change within a transaction.
@@ -150,6 +150,10 @@ impl<'a> Tx<'a> {
         while let Some(row) = rows.next().doing(doing())? {
             let (id, event, _) = serve::event_of(row, &table.name)?;
             let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
+            // Under another primary key the same words named another record.
+            if self.layout(event.layout)?.is_some_and(|layout| !shape.has_key_of(&layout)) {
+                continue;
+            }
             let Some(data) = &event.data else {
                 content.get_or_insert(Content { version, cells: None });
                 break;

@@ -37,7 +37,10 @@ impl Applier<'_, '_> {
         let Some((event, _)) = self.tx.event(table, parked.id)? else { return Ok(()) };
         if parked.reason == ParkReason::Unique {
             return match self.read(&event, shape)? {
-                Ok(_) => self.settle(table, shape, &event.record_id),
+                Ok((key, _)) => {
+                    self.ingest_unseen(table, shape, &key)?;
+                    self.settle(table, shape, &event.record_id)
+                }
                 Err(reason) => self.park_alone(parked.id, &event, table, (ParkReason::Schema, &reason)),
             };
         }

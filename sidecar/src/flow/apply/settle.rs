@@ -6,14 +6,13 @@
 //! which nothing is due is the only one of its kind: the greatest record is in it, then the next one that may be, and so
 //! on down.
 
-use rowcast_schema::declaration::Capture;
 use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use super::Applier;
 use crate::edge::store::{Error, Newest, ParkReason, Replicated, Shape, Tx, Why, Written};
 use crate::event::{Event, EventId, Operation, Version};
-use crate::flow::capture::Change;
+use crate::flow::capture::{Change, compared};
 use crate::flow::ingest;
 
 /// What became of a row that was to be written.
@@ -117,7 +116,14 @@ impl Applier<'_, '_> {
     ) -> Result<Outcome, Error> {
         let content = self.tx.content(table, shape, record_id)?;
         let Some(cells) = content.and_then(|content| content.cells) else { return Ok(Outcome::Stands) };
-        self.claim(version, record_id, table, shape, |tx| tx.upsert_some(shape, &cells))
+        let outcome = self.claim(version, record_id, table, shape, |tx| tx.upsert_some(shape, &cells))?;
+        // What stands in the other columns came from before a delete that is known only now.
+        if matches!(outcome, Outcome::Stands) && self.tx.durable.loaded && cells.iter().any(Option::is_none) {
+            let key = record::parse_record_id(record_id, &shape.key).expect("bug: it was read before");
+            let untold = compared::ingest_untold(self.tx, (table, shape), &key, &version)?;
+            self.done.ingested.extend(untold);
+        }
+        Ok(outcome)
     }
 
     /// Writes a row. Where other records hold a UNIQUE value that it claims, the greater version gets it; lesser ones leave
@@ -153,9 +159,7 @@ impl Applier<'_, '_> {
     /// The event that a row's content comes from. A row from before Rowcast gets one now.
     fn holder(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<Newest, Error> {
         let record_id = shape.record_id_of_key(key);
-        if table.declared.capture == Capture::Events {
-            self.ingest_unannounced(table, shape, key)?;
-        }
+        self.ingest_unseen(table, shape, key)?;
         if let Some(newest) = self.tx.newest(table, &record_id)? {
             return Ok(newest);
         }
