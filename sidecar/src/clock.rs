@@ -129,6 +129,17 @@ mod tests {
         assert!(is_doubtful(now.plus(Duration::from_secs(61)), now, Duration::from_secs(60)));
     }
 
+    #[test]
+    fn at_the_end_of_all_timestamps_nothing_overflows_and_nothing_goes_back() {
+        let end = Timestamp(i64::MAX);
+        let mut clock = Clock::starting_after(Timestamp(i64::MAX - 1));
+        assert_eq!(clock.stamp(Timestamp::from_millis(1), Timestamp::from_millis(i64::MAX)), end);
+        assert_eq!(clock.stamp(Timestamp::from_millis(i64::MAX), Timestamp::from_millis(i64::MAX)), end);
+        assert!(is_doubtful(end, Timestamp::from_millis(Y2040), Duration::from_secs(60)));
+        assert!(!is_doubtful(end, end, Duration::MAX));
+        assert!(end.millis() > 0 && !end.to_string().is_empty() && Timestamp(i64::MIN).millis() == 0);
+    }
+
     proptest! {
         #[test]
         fn a_stamp_is_greater_than_all_before_and_never_ahead_without_need(

@@ -28,6 +28,8 @@ pub struct Presence {
     pub vector: Vector,
     /// The fingerprint of the event at each position, as far as that event is stored there.
     pub fingerprints: Vec<(NodeId, Fingerprint)>,
+    /// Numbers that an origin was found to have given out twice, with the fingerprint of the event that is kept there.
+    pub forked: Vec<(NodeId, Sequence, Fingerprint)>,
     /// Up to where it cannot serve events one by one.
     pub horizon: Vector,
     /// The declaration's hash.
@@ -82,6 +84,15 @@ impl Members {
     /// The name of a node, if it was heard.
     pub fn name(&self, node: NodeId) -> Option<&str> {
         self.all.get(&node).map(|member| member.presence.name.as_str())
+    }
+
+    /// How far the clocks of those who were heard lately are ahead of the one here, in milliseconds: the median. Of two in the
+    /// middle the one that says less.
+    pub fn median_skew(&self, uptime: Duration) -> Option<i64> {
+        let mut skews: Vec<i64> = self.live(uptime).map(|member| member.skew_millis).collect();
+        skews.sort_by_key(|skew| (*skew, skew.saturating_abs()));
+        let (low, high) = (*skews.get(skews.len().checked_sub(1)? / 2)?, *skews.get(skews.len() / 2)?);
+        Some(if low.saturating_abs() < high.saturating_abs() { low } else { high })
     }
 
     /// What all live members together have.

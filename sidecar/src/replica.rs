@@ -16,6 +16,7 @@ mod intake;
 mod load;
 mod shown;
 mod sweep;
+mod time;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -189,6 +190,8 @@ pub struct Replica {
     waiting: intake::Waiting,
     trouble: Option<Trouble>,
     identity: identity::Identity,
+    /// This machine's clock is far from the others', as of the last look.
+    clock_off: Option<Reason>,
     /// What puts this node's identity in doubt, and until when it counts without being seen again.
     alarm: Option<(Reason, Duration)>,
     counters: Counters,
@@ -211,6 +214,7 @@ impl Replica {
         let reader = Reader::open(store.path(), store.declaration())?;
         let head = store.durable().vector.of(store.durable().node);
         let mut replica = Self {
+            clock_off: None,
             identity: identity::Identity::new(store.has_new_identity(), head, at.uptime),
             sweep_at: at.uptime + options.reconcile_interval,
             fetching: Fetching::new(options.session.as_u64_pair().0),
@@ -310,6 +314,7 @@ impl Replica {
             self.poll();
         }
         self.watch_identity(at);
+        self.clock_off = self.own_clock_off(at.uptime);
         self.advance(at);
         self.watch_contexts(at);
         self.watch_lag(at);
@@ -350,7 +355,7 @@ impl Replica {
         if self.trouble.as_ref().is_some_and(|trouble| at.uptime < trouble.again_at) {
             return Ok(Worked::Idle);
         }
-        match self.work_once(at) {
+        match self.work_once(self.judged(at)) {
             Ok(worked) => {
                 self.trouble = None;
                 Ok(worked)
@@ -445,7 +450,8 @@ impl Replica {
         }
         let layouts = |id| self.layout(id);
         let feeds = publish::pack(self.node(), groups, layouts);
-        for feed in feeds {
+        for mut feed in feeds {
+            self.link(&mut feed);
             self.counters.published += feed.pieces.iter().map(|piece| piece.events.len() as u64).sum::<u64>();
             self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
         }
@@ -461,7 +467,8 @@ impl Replica {
         let Some(until) = page.pieces.last().map(crate::event::Piece::last) else { return Ok(()) };
         self.counters.published += until + 1 - next;
         let layouts = |id| page.layouts.iter().find(|layout| layout.id == id).cloned();
-        for feed in publish::pack(self.node(), page.pieces, layouts) {
+        for mut feed in publish::pack(self.node(), page.pieces, layouts) {
+            self.link(&mut feed);
             self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
         }
         if until < last {
@@ -520,6 +527,7 @@ impl Replica {
                 (false, _) => Vector::default(),
             },
             fingerprints,
+            forked: self.identity.told_forks(),
             horizon: durable.horizon.clone(),
             schema: self.schema(),
             clock: at.wall,

@@ -10,7 +10,7 @@ use rowcast_schema::layout::Layout;
 use serde::{Deserialize, Serialize};
 
 use crate::edge::store::{Answer, Definitions, SnapshotPage};
-use crate::event::Piece;
+use crate::event::{Fingerprint, Piece};
 use crate::limits;
 use crate::members::Presence;
 use crate::position::NodeId;
@@ -48,6 +48,8 @@ pub struct Feed {
     pub pieces: Vec<Piece>,
     /// The layouts that the events refer to.
     pub layouts: Vec<Layout>,
+    /// The fingerprint of the event before the first one: what the receiver should have there.
+    pub before: Option<Fingerprint>,
 }
 
 /// Why a frame was refused.
@@ -173,7 +175,7 @@ mod tests {
         let context = [(NodeId(Uuid::from_u128(2)), 9)].into_iter().collect();
         let events = (0..rows).map(event).collect();
         let piece = Piece { first: 5, group_last: 4 + rows as u64, context, events };
-        Message::Feed(Feed { origin, pieces: vec![piece], layouts: vec![layout] })
+        Message::Feed(Feed { origin, pieces: vec![piece], layouts: vec![layout], before: None })
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn pack(origin: NodeId, groups: Vec<Piece>, layout: impl Fn(LayoutId) -> Opt
     for piece in groups.into_iter().flat_map(split) {
         let size = piece.size();
         if limits::PIECE_BYTES_MAX < bytes.saturating_add(size) {
-            feeds.push(Feed { origin, pieces: Vec::new(), layouts: Vec::new() });
+            feeds.push(Feed { origin, pieces: Vec::new(), layouts: Vec::new(), before: None });
             bytes = 0;
         }
         bytes += size;

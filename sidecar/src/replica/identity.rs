@@ -26,7 +26,7 @@ use crate::limits;
 use crate::members::Presence;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence};
-use crate::wire::{self, Message};
+use crate::wire::{self, Feed, Message};
 
 /// Events compared with those of a member at a time, from the newest down.
 const WINDOW: Sequence = 256;
@@ -47,6 +47,9 @@ const ASK_PAUSE: Duration = Duration::from_millis(500);
 /// Questions to one member that brought nothing before it is believed to have no answer.
 const TRIES_MAX: u32 = 10;
 
+/// Numbers given out twice that a presence tells.
+const FORKS_TOLD_MAX: usize = 64;
+
 /// Fingerprints that are remembered, so that a presence costs no look at the database.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -60,8 +63,8 @@ pub(super) struct Identity {
     /// Own events up to here were there when this process began.
     head_at_start: Sequence,
     remembered: BTreeMap<EventId, Option<Fingerprint>>,
-    /// Origins with a number that was given out twice, and that number.
-    forked: BTreeMap<NodeId, Sequence>,
+    /// Origins with a number that was given out twice: that number, and the event that is kept here.
+    forked: BTreeMap<NodeId, (Sequence, Fingerprint)>,
 }
 
 #[derive(Debug)]
@@ -144,6 +147,20 @@ impl Identity {
         matches!(self.standing, Standing::Sure)
     }
 
+    /// Keeps in mind what was just received or made.
+    pub(super) fn remember(&mut self, id: EventId, fingerprint: Fingerprint) {
+        if REMEMBERED_MAX <= self.remembered.len() {
+            self.remembered.clear();
+        }
+        self.remembered.insert(id, Some(fingerprint));
+    }
+
+    /// What presence says of numbers that were given out twice: their author should hear it.
+    pub(super) fn told_forks(&self) -> Vec<(NodeId, Sequence, Fingerprint)> {
+        let told = |(&origin, &(sequence, kept)): (&NodeId, &(Sequence, Fingerprint))| (origin, sequence, kept);
+        self.forked.iter().take(FORKS_TOLD_MAX).map(told).collect()
+    }
+
     /// Whether it says nothing at all: what it would say, it would say under an id that is not its own.
     fn is_silent(&self) -> bool {
         matches!(self.standing, Standing::Searching(_) | Standing::Found(_))
@@ -190,14 +207,16 @@ impl Replica {
         if !known {
             tracing::warn!(node_id = %own, "another sidecar speaks under this node's id: the database was copied while it ran");
         }
-        // Of two, the one that began later leaves: sessions are ordered by their beginning.
-        let leaves = session < self.options.session;
+        // Of two, the one that began later leaves: sessions are ordered by their beginning. Where both have spoken under the
+        // id, somebody may have the events of both by turns, and neither can know: both leave it.
+        let spoken = head > 0 && self.identity.begun;
+        let leaves = session < self.options.session || spoken;
         if leaves && first + TWIN_AGAIN <= at.uptime {
             self.leave_identity(
                 "another sidecar speaks under this node's id: the database was copied, with the file beside it",
                 at,
             );
-        } else if leaves && matches!(self.identity.standing, Standing::Sure) {
+        } else if session < self.options.session && matches!(self.identity.standing, Standing::Sure) {
             self.identity.standing = Standing::Unsure { since: at.uptime, answered: None };
         } else if first + TWIN_YIELDS <= at.uptime {
             self.raise_alarm("another sidecar speaks under this node's id, and does not take another", at);
@@ -237,6 +256,16 @@ impl Replica {
             }
             self.note_fork(id);
         }
+        for &(origin, sequence, kept) in &presence.forked {
+            let id = EventId { origin, sequence };
+            if origin == own && self.fingerprint(id).is_some_and(|stored| stored != kept) {
+                let name = &presence.name;
+                let text = format!(
+                    "node {name} has another event of this node under the number {sequence}: another sidecar spoke under its id"
+                );
+                return self.leave_identity(&text, at);
+            }
+        }
     }
 
     /// The fingerprint of an event, if it is stored here. Remembered: presence asks for the same ones again and again.
@@ -248,10 +277,11 @@ impl Replica {
             tracing::debug!(error = error.chain(), "an event could not be looked at");
             None
         });
-        if REMEMBERED_MAX <= self.identity.remembered.len() {
-            self.identity.remembered.clear();
+        match found {
+            Some(fingerprint) => self.identity.remember(id, fingerprint),
+            None if self.identity.remembered.len() < REMEMBERED_MAX => drop(self.identity.remembered.insert(id, None)),
+            None => {}
         }
-        self.identity.remembered.insert(id, found);
         found
     }
 
@@ -266,17 +296,40 @@ impl Replica {
         }
     }
 
+    /// Says in a message what comes before it.
+    pub(super) fn link(&mut self, feed: &mut Feed) {
+        let (Some(first), Some(last)) = (feed.pieces.first(), feed.pieces.last()) else { return };
+        let (before, end) = (first.first - 1, last.last());
+        let newest = last.events.last().map(crate::event::Event::fingerprint);
+        feed.before = self.fingerprint(EventId { origin: feed.origin, sequence: before });
+        if let Some(newest) = newest {
+            self.identity.remember(EventId { origin: feed.origin, sequence: end }, newest);
+        }
+    }
+
+    /// Pieces say what comes before them. Where another event stands here, they go on another history than the one
+    /// that this node has. They are taken all the same: their author hears of it, and gives the rest out anew.
+    pub(super) fn check_link(&mut self, origin: NodeId, pieces: &[Piece], before: Option<Fingerprint>) {
+        let Some(sequence) = pieces.first().and_then(|piece| piece.first.checked_sub(1)) else { return };
+        let known = 0 < sequence && sequence <= self.store.durable().vector.of(origin);
+        let id = EventId { origin, sequence };
+        if known && before.is_some_and(|before| self.fingerprint(id).is_some_and(|stored| stored != before)) {
+            self.note_fork(id);
+        }
+    }
+
     /// The first event under a number is kept. Its author finds out by itself, and emits the other one anew.
     fn note_fork(&mut self, id: EventId) {
+        let Some(kept) = self.fingerprint(id) else { return };
         let known = self.identity.forked.get(&id.origin).copied();
-        if known.is_some_and(|known| known <= id.sequence) {
+        if known.is_some_and(|(known, _)| known <= id.sequence) {
             return;
         }
         if known.is_none() && limits::MEMBERS_MAX <= self.identity.forked.len() {
             return;
         }
         self.counters.forked += 1;
-        self.identity.forked.insert(id.origin, id.sequence);
+        self.identity.forked.insert(id.origin, (id.sequence, kept));
         tracing::error!(
             origin = %id.origin,
             sequence = id.sequence,
@@ -286,7 +339,7 @@ impl Replica {
 
     /// What the operator should know of ids.
     pub(super) fn identity_warnings(&self, warnings: &mut Vec<String>) {
-        for (&origin, sequence) in &self.identity.forked {
+        for (&origin, (sequence, _)) in &self.identity.forked {
             warnings.push(format!(
                 "node {} gave out the number {sequence} twice, for different events: the first is kept here; its database was copied or restored",
                 self.name_of(origin)
@@ -410,13 +463,29 @@ impl Replica {
             .live(at.uptime)
             .map(|member| {
                 let presence = &member.presence;
-                let told = presence.fingerprints.iter().find(|(origin, _)| *origin == own).map(|(_, told)| *told);
+                // Where two spoke under the id, an equal event may stand above others.
+                let mixed = presence.forked.iter().any(|(origin, ..)| *origin == own);
+                let told = presence
+                    .fingerprints
+                    .iter()
+                    .filter(|_| !mixed)
+                    .find(|(origin, _)| *origin == own)
+                    .map(|(_, told)| *told);
                 (presence.node, presence.vector.of(own), told)
             })
             .collect();
+        // What is told to be another event is one, whatever stands above it.
+        let forks: Vec<(NodeId, Sequence)> = self
+            .members
+            .live(at.uptime)
+            .flat_map(|member| member.presence.forked.iter().map(|told| (member.presence.node, told)))
+            .filter(|(_, (origin, ..))| *origin == own)
+            .map(|(member, &(_, sequence, _))| (member, sequence))
+            .collect();
         let mut agreed = false;
         for (member, position, told) in told {
-            let same = position <= head
+            let same = self.identity.twin.is_none()
+                && position <= head
                 && told.is_some()
                 && self.fingerprint(EventId { origin: own, sequence: position }) == told;
             agreed |= same;
@@ -431,6 +500,7 @@ impl Replica {
             search.fork = (twin.head < head).then_some(twin.head + 1);
             members.push_back((own, twin.head));
         }
+        members.extend(forks);
         search.members = Some(members);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Failure, Moment, Output, Replica};
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
+use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
@@ -50,12 +51,16 @@ impl Replica {
             }
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
+                self.check_link(feed.origin, &feed.pieces, feed.before);
                 for piece in feed.pieces {
+                    let last = (piece.last(), piece.events.last().map(crate::event::Event::fingerprint));
                     if piece.first <= self.store.durable().vector.of(feed.origin) {
                         self.check_repeated(feed.origin, &piece);
                     }
                     if !self.order.offer(feed.origin, piece, &layouts, &self.store.durable().vector) {
                         self.counters.duplicates += 1;
+                    } else if let (sequence, Some(fingerprint)) = last {
+                        self.identity.remember(EventId { origin: feed.origin, sequence }, fingerprint);
                     }
                 }
             }
@@ -219,6 +224,7 @@ impl Replica {
             tracing::warn!(%origin, %error, "refused an answer");
             return false;
         }
+        self.check_link(origin, &page.pieces, page.before);
         let layouts = Arc::from(page.layouts);
         let mut useful = false;
         for piece in page.pieces {

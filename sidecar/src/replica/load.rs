@@ -117,7 +117,7 @@ impl Replica {
         };
         let taken = match message {
             Message::Definitions(definitions) => self.take_definitions(&definitions),
-            Message::Snapshot(page) => self.take_page(page, at),
+            Message::Snapshot(page) => self.take_page(page, self.judged(at)),
             Message::Refused(reason) => Ok(Some(reason)),
             _ => Ok(Some("it is not what was asked for".into())),
         };

@@ -33,7 +33,7 @@ impl Replica {
         }
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
         if matches!(self.phase, Phase::Ready) {
-            reasons.extend(self.clock_in_doubt());
+            reasons.extend(self.clock_off.clone().or_else(|| self.clock_in_doubt()));
             reasons.extend(self.missing_tables());
             if self.waiting.behind {
                 reasons.push(self.lagging());
@@ -49,14 +49,15 @@ impl Replica {
         }
         let drift = i64::try_from(limits::DRIFT_MAX.as_millis()).unwrap_or(i64::MAX);
         let agrees = |member: &&crate::members::Member| member.skew_millis.abs() <= drift;
-        let agreeing = self.members.iter().filter(agrees).count();
-        let differing = self.members.iter().count() - agreeing;
+        let heard = self.members.iter().count();
+        let differing = heard - self.members.iter().filter(agrees).count();
         let text = format!(
             "{} events wait because their timestamps lie more than {} s ahead of the clock here",
             self.store.durable().doubtful,
             limits::DRIFT_MAX.as_secs()
         );
-        (agreeing <= differing).then(|| Reason::new(Code::Clock, text))
+        // This clock counts, too. Who hears nobody cannot know.
+        (heard == 0 || heard < 2 * differing).then(|| Reason::new(Code::Clock, text))
     }
 
     fn missing_tables(&self) -> Option<Reason> {

@@ -118,6 +118,11 @@ impl Cluster {
         }
     }
 
+    /// All networks are one again, and no connection has noticed.
+    pub(crate) fn meet(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.network = 0);
+    }
+
     /// Lets that many seconds pass for all.
     pub(crate) fn run(&mut self, seconds: u64) {
         let until = self.now + Duration::from_secs(seconds);
@@ -221,8 +226,13 @@ impl Cluster {
         self.nodes[node].replica.as_ref().unwrap().node()
     }
 
+    /// The service writes. Its triggers know the time of this machine; here they noted the time of the test.
     pub(crate) fn sql(&mut self, node: usize, sql: &str) {
-        self.nodes[node].service().execute_batch(sql).unwrap();
+        let millis = self.moment(node).wall.millis();
+        let service = self.nodes[node].service();
+        service
+            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}; UPDATE _rowcast_journal SET at = {millis}; COMMIT"))
+            .unwrap();
     }
 
     pub(crate) fn text(&mut self, node: usize, sql: &str) -> String {

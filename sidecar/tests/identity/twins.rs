@@ -109,6 +109,40 @@ fn twins_that_were_both_heard_leave_the_id_to_nobody_and_lose_nothing() {
     assert!(told.contains("twice"), "{told}");
 }
 
+/// The network parts and meets again, and no connection notices: what both say arrives by turns for a while.
+#[test]
+fn twins_whose_events_arrive_by_turns_both_leave_the_id_and_lose_nothing() {
+    let mut cluster = Cluster::start(3);
+    cluster.sql(0, "INSERT INTO t VALUES ('x', 1)");
+    cluster.run(2);
+    let old_id = cluster.id(0);
+    let twin = twin(&mut cluster, 0);
+    cluster.cut(twin, 9);
+    cluster.cut(2, 9);
+    cluster.boot(twin, false);
+    cluster.run(4);
+    for n in 0..3 {
+        cluster.sql(twin, &format!("INSERT INTO t VALUES ('twin{n}', 1)"));
+        cluster.sql(0, &format!("INSERT INTO t VALUES ('original{n}', 1)"));
+        cluster.run(1);
+    }
+    cluster.meet();
+    for n in 0..20 {
+        cluster.sql(twin, &format!("INSERT INTO u VALUES ('twin{n}', 1)"));
+        cluster.turn();
+        cluster.sql(0, &format!("INSERT INTO u VALUES ('original{n}', 1)"));
+        cluster.turn();
+    }
+    cluster.run(20);
+    cluster.assert_ready();
+    for node in 0..4 {
+        assert_ne!(cluster.id(node), old_id, "n{node}");
+        let rows =
+            (cluster.text(node, "SELECT count(*) AS v FROM t"), cluster.text(node, "SELECT count(*) AS v FROM u"));
+        assert_eq!(rows, ("7".to_owned(), "40".to_owned()), "n{node}");
+    }
+}
+
 /// A restart is no twin, however fast.
 #[test]
 fn a_node_that_hears_its_own_last_words_keeps_its_id() {

@@ -137,7 +137,7 @@ impl Node {
     }
 
     pub(crate) fn feed(&mut self, origin: NodeId, pieces: Vec<Piece>, layouts: Vec<Layout>) {
-        let frame = wire::encode(&Message::Feed(Feed { origin, pieces, layouts })).into();
+        let frame = wire::encode(&Message::Feed(Feed { origin, pieces, layouts, before: None })).into();
         let at = self.at();
         self.replica().handle(Input::Feed { subject: origin, frame }, at);
     }

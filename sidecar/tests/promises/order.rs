@@ -89,6 +89,7 @@ fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
         complete: true,
         vector: vector.iter().map(|&(origin, at)| (node_id(origin), at)).collect(),
         fingerprints: Vec::new(),
+        forked: Vec::new(),
         horizon: rowcast::position::Vector::default(),
         schema: format!("{:016x}", declaration(&toml(&["t"])).hash()),
         clock: node.at().wall,

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 
 use super::error::{Doing as _, DoingFile as _, Error};
 use super::serve::{self, Answer, Definitions, SnapshotPage};
-use super::{catalogue, identity, open};
+use super::{catalogue, identity, open, renewal};
+use crate::event::EventId;
 use crate::position::{NodeId, Sequence};
 
 /// Reads the database for others.
@@ -59,7 +60,9 @@ impl Reader {
             if first <= serve::horizon(&self.connection, origin)? || position < first {
                 return Ok(Answer::NotHere);
             }
-            let page = serve::events(&self.connection, origin, first, last.min(position))?;
+            let mut page = serve::events(&self.connection, origin, first, last.min(position))?;
+            let before = EventId { origin, sequence: first - 1 };
+            page.before = renewal::fingerprint(&self.connection, self.tables.iter().map(String::as_str), before)?;
             Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })
         })?;
         self.harden()?;

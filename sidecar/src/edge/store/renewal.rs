@@ -12,7 +12,7 @@
 
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
-use rusqlite::OptionalExtension as _;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Doing as _, Error};
@@ -296,20 +296,29 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub fn fingerprint(&self, id: EventId) -> Result<Option<Fingerprint>, Error> {
-        let text = id.to_string();
-        let read = |table: &str, sql: &str| -> Result<Option<Fingerprint>, Error> {
-            let mut statement = self.connection.prepare_cached(sql).doing(READING)?;
-            let mut rows = statement.query([&text]).doing(READING)?;
-            let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
-            serve::event_of(row, table).map(|(_, event, _)| Some(event.fingerprint()))
-        };
-        for table in self.tables.iter() {
-            if let Some(found) = read(&table.name, &table.events.by_id)? {
-                return Ok(Some(found));
-            }
-        }
-        read("", &serve::stray_by_id())
+        fingerprint(&self.connection, self.tables.iter().map(|table| table.name.as_str()), id)
     }
+}
+
+/// The fingerprint of an event of one of the `tables`, or of one that is not declared.
+pub(super) fn fingerprint<'t>(
+    connection: &Connection,
+    tables: impl Iterator<Item = &'t str>,
+    id: EventId,
+) -> Result<Option<Fingerprint>, Error> {
+    let text = id.to_string();
+    let read = |table: &str, sql: &str| -> Result<Option<Fingerprint>, Error> {
+        let mut statement = connection.prepare_cached(sql).doing(READING)?;
+        let mut rows = statement.query([&text]).doing(READING)?;
+        let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
+        serve::event_of(row, table).map(|(_, event, _)| Some(event.fingerprint()))
+    };
+    for table in tables {
+        if let Some(found) = read(table, &serve::event_by_id(&quoted(&event_table::name(table))))? {
+            return Ok(Some(found));
+        }
+    }
+    read("", &serve::event_by_id(serve::STRAYS))
 }
 
 const READING: &str = "read the events of a node id";
@@ -318,7 +327,7 @@ const READING: &str = "read the events of a node id";
 const RENEWAL: &str = "renewal";
 
 /// The renewal that is under way, if there is one.
-pub(super) fn load(connection: &rusqlite::Connection) -> Result<Option<Renewal>, Error> {
+pub(super) fn load(connection: &Connection) -> Result<Option<Renewal>, Error> {
     let text: Option<String> = connection
         .query_row("SELECT value FROM _rowcast_state WHERE key = ?1", [RENEWAL], |row| row.get(0))
         .optional()

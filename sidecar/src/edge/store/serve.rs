@@ -11,7 +11,7 @@ use super::error::{Doing as _, Error, damaged};
 use super::state;
 use super::tx::{signed, unsigned};
 use crate::clock::Timestamp;
-use crate::event::{Event, EventId, Operation, Piece};
+use crate::event::{Event, EventId, Fingerprint, Operation, Piece};
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
@@ -22,6 +22,8 @@ pub struct Page {
     pub pieces: Vec<Piece>,
     /// The layouts that they refer to.
     pub layouts: Vec<Layout>,
+    /// The fingerprint of the event before the first one, if it is stored there.
+    pub before: Option<Fingerprint>,
 }
 
 /// What a node answers to the request for a range of events.
@@ -88,11 +90,11 @@ pub(super) fn create_strays() -> String {
     )
 }
 
-/// The event with one id among those of tables that are not declared here, in the columns of `event_of`.
-pub(super) fn stray_by_id() -> String {
+/// The event with one id in an event table, in the columns of `event_of`.
+pub(super) fn event_by_id(events: &str) -> String {
     format!(
         "SELECT source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last
-         FROM {STRAYS} WHERE id = ?1"
+         FROM {events} WHERE id = ?1"
     )
 }
 
