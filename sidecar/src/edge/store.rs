@@ -48,7 +48,7 @@ pub use self::renewal::{Moved, Renewal};
 pub use self::replicated::{Replicated, Shape, Tables};
 pub use self::rows::Written;
 pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
-pub use self::tx::{Content, Newest, Place, Tx};
+pub use self::tx::{Content, Newest, Place, Staged, Tx};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};
 use crate::limits;

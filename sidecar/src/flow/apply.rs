@@ -8,6 +8,7 @@
 
 mod retry;
 mod settle;
+mod staged;
 
 use std::collections::BTreeMap;
 
@@ -84,51 +85,6 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.tx.set_position(origin, group.last(), greatest)
     }
 
-    /// Stores a piece of a long group without applying it. The position does not move.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn stage(&mut self, origin: NodeId, piece: &Piece, layouts: &[Layout]) -> Result<(), Error> {
-        self.keep(origin, piece, layouts)?;
-        for (event, sequence) in piece.events.iter().zip(piece.first..) {
-            let id = EventId { origin, sequence };
-            match self.tx.tables().get(&event.table) {
-                Some(table) => {
-                    let place = Place { id, group_last: piece.group_last, table, processed: false };
-                    self.count(self.tx.insert_event(&place, event)?);
-                }
-                None => self.tx.insert_stray(id, piece.group_last, event)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies the staged events of `origin` up to `last`, and moves the position.
-    ///
-    /// # Errors
-    /// When the database fails. Everything stays staged then.
-    pub fn staged_group(&mut self, origin: NodeId, last: Sequence) -> Result<(), Error> {
-        let first = self.tx.durable.vector.of(origin) + 1;
-        let context = self.tx.context(EventId { origin, sequence: first })?;
-        let mut greatest = Timestamp::default();
-        for table in self.tx.tables().iter() {
-            // From the newest down: a record's last event takes its row, and the others find it taken. The other way
-            // round every one of them would be written, and would look past all that are still unplaced above it.
-            let mut until = last;
-            while first <= until {
-                let events = self.tx.staged(table, origin, (first, until), limits::APPLY_ROWS_MAX)?;
-                let Some((oldest, _)) = events.last() else { break };
-                until = oldest.sequence - 1;
-                for (id, event) in &events {
-                    self.place(*id, event, table, &context)?;
-                    greatest = greatest.max(self.trusted(event.timestamp));
-                }
-            }
-            self.tx.set_range_processed(table, origin, (first, last))?;
-        }
-        self.tx.set_position(origin, last, greatest)
-    }
-
     /// Applies one event that another node gave as part of a snapshot. The position does not move.
     ///
     /// # Errors
@@ -197,22 +153,28 @@ impl<'t, 'a> Applier<'t, 'a> {
             tracing::warn!(event = %id, table = event.table, "kept an event of a table that is not declared here");
             return self.tx.insert_stray(id, group_last, event);
         };
-        let stored = self.tx.insert_event(&Place { id, group_last, table, processed: false }, event)?;
+        // Marked as applied when it is stored, since it nearly always is: a mark that is set later writes the event twice.
+        let processed = self.sees_all(table);
+        let stored = self.tx.insert_event(&Place { id, group_last, table, processed }, event)?;
         self.count(stored);
-        // A long group may have begun to come in pieces, and come whole later: its beginning is stored, and not applied.
-        if stored || self.tx.is_staged(table, id)? {
-            self.place(id, event, table, context)?;
+        if !stored {
+            // A long group may have begun to come in pieces, and come whole later: its beginning is stored, and not applied.
+            if !self.tx.is_staged(table, id)? {
+                return Ok(());
+            }
+            self.tx.set_processed(table, id, processed)?;
         }
-        Ok(())
+        let held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
+        self.place(table, Arriving { id, event, context, held })
     }
 
-    /// Applies an event that is stored and not processed.
-    fn place(&mut self, id: EventId, event: &Event, table: &Replicated, context: &Vector) -> Result<(), Error> {
+    /// Applies an event that is stored, and marked as applied, unless the row is to be compared first.
+    fn place(&mut self, table: &Replicated, arriving: Arriving<'_>) -> Result<(), Error> {
+        let Arriving { id, event, context, held } = arriving;
         let Some(shape) = &table.shape else {
             let reason = table.refused.as_deref().unwrap_or("the table is not in this database yet");
             return self.park_alone(id, event, table, (ParkReason::Schema, reason));
         };
-        let held = self.tx.newest(table, &event.record_id)?;
         let arriving = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
         let superseded = held.is_some_and(|held| arriving < held.version);
         if !superseded && clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX) {
@@ -228,13 +190,17 @@ impl<'t, 'a> Applier<'t, 'a> {
             }
             Err(reason) => return self.park_alone(id, event, table, (ParkReason::Schema, &reason)),
         };
-        let held =
-            if self.ingest_unseen(table, shape, &key)? { self.tx.newest(table, &event.record_id)? } else { held };
+        let mut held = held;
+        if !self.sees_all(table) {
+            if self.ingest_unseen(table, shape, &key)? {
+                held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
+            }
+            self.tx.set_processed(table, id, true)?;
+        }
         if !self.again {
             self.note_conflict(table, &event.record_id, held, (id, context))?;
             self.tx.stir_own(table, &event.record_id)?;
         }
-        self.tx.set_processed(table, id, true)?;
         match conflict::decide(table.declared.conflict, held.map(|held| held.version), arriving) {
             Verdict::Take => self.take(table, shape, (arriving, event, cells)),
             Verdict::Keep => {
@@ -260,11 +226,16 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(read.map_err(|error| format!("it does not read: {error}")))
     }
 
+    /// Whether no row of the table can hold what no event knows. Else each is compared with its events, without the one that
+    /// arrives, before that is applied.
+    fn sees_all(&self, table: &Replicated) -> bool {
+        table.declared.capture == Capture::Triggers && self.tx.pending(table).is_none()
+    }
+
     /// What the service did to the row and did not announce (yet), or did while no trigger saw it, becomes an event first.
     /// Answers whether there was anything.
     fn ingest_unseen(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<bool, Error> {
-        let seen = table.declared.capture == Capture::Triggers && self.tx.pending(table).is_none();
-        if seen || !self.tx.durable.loaded {
+        if self.sees_all(table) || !self.tx.durable.loaded {
             return Ok(false); // Rows from before are looked at when everything is loaded.
         }
         let want = self.tx.pending(table).cloned().unwrap_or_default();
@@ -321,6 +292,16 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.fresh.remove(&id);
         self.tx.unpark(table, id)
     }
+}
+
+/// An event that is to be applied.
+struct Arriving<'a> {
+    id: EventId,
+    event: &'a Event,
+    /// What its author had seen.
+    context: &'a Vector,
+    /// The newest event of its record beside it.
+    held: Option<Newest>,
 }
 
 /// The key of an event's record, and its cells in the order of the event's own layout; none for a delete.

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
 use rowcast::edge::store::{Error, Store, Tx};
-use rowcast::event::{Event, Operation, Piece};
+use rowcast::event::{Event, Operation};
 use rowcast::flow::apply::Applier;
-use rowcast::position::{Sequence, Vector};
+use rowcast::position::Sequence;
 use rowcast_schema::layout::Layout;
 use rowcast_schema::value::Value;
 
-use super::{Node, declaration, layout, layouts, node_id, toml};
+use super::{Node, declaration, layout, layouts, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE, w INTEGER UNIQUE);";
 
@@ -84,8 +84,7 @@ impl Model<'_, '_> {
             let origin = version % 2;
             self.sequences[origin] += 1;
             let sequence = self.sequences[origin];
-            let piece =
-                Piece { first: sequence, group_last: sequence, context: Vector::default(), events: vec![event] };
+            let piece = piece(sequence, sequence, vec![event]);
             let mut applier = Applier::new(self.tx, now);
             applier.group(node_id(origin as u128 + 7), &piece, &known).unwrap();
             if !at_once {
@@ -95,6 +94,35 @@ impl Model<'_, '_> {
         if at_once {
             Applier::new(self.tx, now).finish().unwrap();
         }
+        self.outcome()
+    }
+
+    /// The same with a long group: what `whose` says is staged in two pieces and applied as one, before or after the rest.
+    fn run_staged(&mut self, list: &[Said], whose: usize, first: bool) -> Outcome {
+        self.runs += 1;
+        let known = layouts(&[&self.shape]);
+        let now = clock::now();
+        let (long, rest): (Vec<usize>, Vec<usize>) = (0..list.len()).partition(|version| version % 2 == whose);
+        for staged in [first, !first] {
+            if !staged {
+                for &version in &rest {
+                    let one = vec![self.event(list[version], version)];
+                    let origin = version % 2;
+                    self.sequences[origin] += 1;
+                    let piece = piece(self.sequences[origin], self.sequences[origin], one);
+                    Applier::new(self.tx, now).group(node_id(origin as u128 + 7), &piece, &known).unwrap();
+                }
+            } else if !long.is_empty() {
+                let last = self.sequences[whose] + long.len() as Sequence;
+                for &version in &long {
+                    self.sequences[whose] += 1;
+                    let piece = piece(self.sequences[whose], last, vec![self.event(list[version], version)]);
+                    Applier::new(self.tx, now).stage(node_id(whose as u128 + 7), &piece, &known).unwrap();
+                }
+                Applier::new(self.tx, now).staged_group(node_id(whose as u128 + 7), last).unwrap();
+            }
+        }
+        Applier::new(self.tx, now).finish().unwrap();
         self.outcome()
     }
 
@@ -178,6 +206,10 @@ fn every_order_agrees(kinds: &[Made], tells_something_new: impl Fn(&[Said]) -> b
                         let at_once = model.runs % 3 == 0;
                         let found = model.run(&list, &order, at_once);
                         assert_eq!(found, expected, "{list:?} in the order {order:?}, at once: {at_once}");
+                    }
+                    for (whose, first) in [(0, false), (0, true), (1, false), (1, true)] {
+                        let found = model.run_staged(&list, whose, first);
+                        assert_eq!(found, expected, "{list:?}, those of {whose} in a long group, first: {first}");
                     }
                     runs = model.runs;
                     Ok::<(), Error>(())

@@ -38,7 +38,7 @@ pub(super) struct EventSql {
     pub newest: String,
     pub history: String,
     pub by_id: String,
-    pub range_down: String,
+    pub staged: String,
     pub is_staged: String,
     pub set_processed: String,
     pub set_range_processed: String,
@@ -113,7 +113,14 @@ impl EventSql {
                 "SELECT 1 FROM {events} WHERE id = ?1 AND NOT processed AND id NOT IN (SELECT event FROM _rowcast_parked)"
             ),
             by_id: format!("SELECT {EVENT} FROM {events} WHERE id = ?1"),
-            range_down: format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"),
+            // Mostly its record has no other event, or older ones of the same author: seen here, it costs no look of its own.
+            staged: format!(
+                "SELECT {EVENT}, (SELECT count(*) = 3 OR coalesce(max(by <> event.source_node_id OR event.timestamp <= at), 0)
+                   FROM (SELECT other.source_node_id AS by, other.timestamp AS at FROM {events} AS other
+                         WHERE other.record_id = event.record_id AND other.rowid <> event.rowid
+                         ORDER BY other.timestamp DESC LIMIT 3)) AS contested
+                 FROM {events} AS event WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"
+            ),
             set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
             records_after: format!(
                 "SELECT DISTINCT record_id FROM {events} WHERE ?1 < record_id ORDER BY record_id LIMIT ?2"
@@ -121,7 +128,7 @@ impl EventSql {
             // A parked one stays as it is.
             set_range_processed: format!(
                 "UPDATE {events} SET processed = 1 WHERE ?1 <= id AND id <= ?2 AND NOT processed
-                 AND id NOT IN (SELECT event FROM _rowcast_parked)"
+                 AND NOT (?3 AND id IN (SELECT event FROM _rowcast_parked))"
             ),
         }
     }

@@ -57,6 +57,18 @@ pub struct Content {
     /// The cells in the order of the table's layout, `None` where no event has the column; or no cells: it is deleted.
     pub cells: Option<Vec<Option<Value>>>,
 }
+
+/// An event of a long group.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// Its identity.
+    pub id: EventId,
+    /// The event.
+    pub event: Event,
+    /// Whether its record may have events of other authors, or newer ones.
+    pub contested: bool,
+}
+
 /// Where an event is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -114,6 +126,29 @@ impl<'a> Tx<'a> {
 
     /// The newest event of a record that is believed, understood and allowed: its content comes from it.
     pub fn newest(&self, table: &Replicated, record_id: &str) -> Result<Option<Newest>, Error> {
+        self.newest_where(table, record_id, |_| true)
+    }
+
+    /// The newest event of a record beside `id`, and beside those of the same origin from `first` on that are older
+    /// than it: they arrive together.
+    pub fn newest_beside(
+        &self,
+        table: &Replicated,
+        record_id: &str,
+        id: EventId,
+        first: Sequence,
+    ) -> Result<Option<Newest>, Error> {
+        self.newest_where(table, record_id, |found| {
+            found.origin != id.origin || found.sequence < first || id.sequence < found.sequence
+        })
+    }
+
+    fn newest_where(
+        &self,
+        table: &Replicated,
+        record_id: &str,
+        counts: impl Fn(EventId) -> bool,
+    ) -> Result<Option<Newest>, Error> {
         let doing = || format!("find the newest event of `{}` {record_id}", table.name);
         let mut statement = self.connection.prepare_cached(&table.events.newest).doing(doing())?;
         let mut rows = statement.query([record_id]).doing(doing())?;
@@ -128,6 +163,9 @@ impl<'a> Tx<'a> {
                 continue;
             }
             let mut found = newest_of(row, timestamp).map_err(|reason| damaged(doing(), reason))?;
+            if !counts(found.id()) {
+                continue;
+            }
             found.kept_out = !processed;
             if found.kept_out && !self.waits_for_value(&found.id().to_string())? {
                 continue;
@@ -215,7 +253,7 @@ impl<'a> Tx<'a> {
             .map(drop)
     }
 
-    /// Marks the events of one origin in a range as applied.
+    /// Marks the events of one origin in a range as applied, but those that are parked.
     pub fn set_range_processed(
         &self,
         table: &Replicated,
@@ -225,7 +263,7 @@ impl<'a> Tx<'a> {
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
         self.connection
             .prepare_cached(&table.events.set_range_processed)
-            .and_then(|mut statement| statement.execute([first, last]))
+            .and_then(|mut statement| statement.execute((first, last, self.durable.parked > 0)))
             .doing(format!("mark the staged events of `{}`", table.name))
             .map(drop)
     }
@@ -237,20 +275,16 @@ impl<'a> Tx<'a> {
         origin: NodeId,
         range: (Sequence, Sequence),
         limit: usize,
-    ) -> Result<Vec<(EventId, Event)>, Error> {
+    ) -> Result<Vec<Staged>, Error> {
         let doing = || format!("read the staged events of `{}`", table.name);
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        let mut statement = self.connection.prepare_cached(&table.events.range_down).doing(doing())?;
+        let mut statement = self.connection.prepare_cached(&table.events.staged).doing(doing())?;
         let mut rows = statement.query([first, last]).doing(doing())?;
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(limit);
         while found.len() < limit {
-            match rows.next().doing(doing())? {
-                Some(row) => {
-                    let (id, event, _) = serve::event_of(row, &table.name)?;
-                    found.push((id, event));
-                }
-                None => break,
-            }
+            let Some(row) = rows.next().doing(doing())? else { break };
+            let (id, event, _) = serve::event_of(row, &table.name)?;
+            found.push(Staged { id, event, contested: row.get("contested").doing(doing())? });
         }
         Ok(found)
     }

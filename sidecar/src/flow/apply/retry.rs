@@ -1,6 +1,6 @@
 //! Tries parked events again: those whose way may be free at once, the others now and then.
 
-use super::Applier;
+use super::{Applier, Arriving};
 use crate::clock;
 use crate::edge::store::{Error, ParkReason, ParkedEvent};
 use crate::event::Event;
@@ -45,9 +45,11 @@ impl Applier<'_, '_> {
             };
         }
         self.believe(parked, &event)?;
-        let context = self.tx.context(parked.id)?;
+        let (id, context) = (parked.id, self.tx.context(parked.id)?);
+        let held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
+        self.tx.set_processed(table, id, self.sees_all(table))?;
         self.again = parked.reason == ParkReason::Constraint;
-        let placed = self.place(parked.id, &event, table, &context);
+        let placed = self.place(table, Arriving { id, event: &event, context: &context, held });
         self.again = false;
         placed
     }
