@@ -12,12 +12,14 @@ pub const CONTEXTS: &str = "_rowcast_contexts";
 pub const LAYOUTS: &str = "_rowcast_layouts";
 /// Events that are stored and could not be applied.
 pub const PARKED: &str = "_rowcast_parked";
+/// What stood where a damaged record was mended.
+pub const MENDED: &str = "_rowcast_mended";
 
 /// The tables above, all of them.
-pub const TABLES: [&str; 5] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED];
+pub const TABLES: [&str; 6] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED, MENDED];
 
 /// The statements that make them, where they do not exist.
-pub const CREATE: [&str; 8] = [
+pub const CREATE: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS _rowcast_state (
   key TEXT PRIMARY KEY NOT NULL,
   value NOT NULL
@@ -52,6 +54,15 @@ pub const CREATE: [&str; 8] = [
   due BOOLEAN NOT NULL DEFAULT TRUE, -- what is in its way may have changed: it is tried at once
   tried_at INTEGER NOT NULL DEFAULT 0 -- milliseconds since 1970
 ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _rowcast_mended (
+  n INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,        -- milliseconds since 1970
+  table_name TEXT NOT NULL,
+  record_id TEXT NOT NULL,
+  what TEXT NOT NULL,         -- row, or event and its id
+  found TEXT,                 -- what stood there, as JSON; NULL: nothing did
+  made TEXT                   -- what stands there now
+)",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_record ON _rowcast_parked (table_name, record_id)",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_holder ON _rowcast_parked (table_name, holder) WHERE holder IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_due ON _rowcast_parked (timestamp, event) WHERE due",

@@ -55,6 +55,8 @@ pub struct Config {
     pub context_timeout: Duration,
     /// How often rows are compared with their events.
     pub reconcile_interval: Duration,
+    /// How often all rows are compared with their events, and with those of another node; zero: never.
+    pub verify_interval: Duration,
     /// How log lines are written.
     pub log: logging::Format,
     /// Which log lines are written: a level, or a filter such as `info,rowcast::flow=debug`.

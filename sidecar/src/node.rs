@@ -135,6 +135,7 @@ fn replica_options(config: &Config, first: bool) -> replica::Options {
         reconcile_interval: config.reconcile_interval,
         // Ordered by time: of two sidecars under one id, the one that began later leaves it.
         session: Uuid::now_v7(),
+        verify_interval: config.verify_interval,
     }
 }
 

@@ -17,6 +17,7 @@ mod load;
 mod shown;
 mod sweep;
 mod time;
+mod verify;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -38,6 +39,8 @@ use crate::observe::status::{Code, Counters, Reason};
 use crate::position::{NodeId, Sequence, Vector};
 use crate::steady::reconcile::Cursor;
 use crate::wire::{self, Message};
+
+pub use verify::Asked;
 
 /// The time of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct Options {
     pub context_timeout: Duration,
     /// How often announced tables are compared with their events.
     pub reconcile_interval: Duration,
+    /// How often all rows are compared with their events, and with those of another node; zero: never.
+    pub verify_interval: Duration,
     /// This run of the sidecar.
     pub session: Uuid,
 }
@@ -97,6 +102,8 @@ pub enum Input {
         /// The bytes.
         frame: Option<Bytes>,
     },
+    /// An operator wants everything compared.
+    Verify(Asked),
     /// The connection to NATS came, or went.
     Connected(bool),
     /// The connection does not come: what the server or the system says.
@@ -188,6 +195,7 @@ pub struct Replica {
     parked_tried_at: Duration,
     parked_all_tried_at: Duration,
     waiting: intake::Waiting,
+    verify: verify::Verify,
     trouble: Option<Trouble>,
     identity: identity::Identity,
     /// This machine's clock is far from the others', as of the last look.
@@ -249,6 +257,7 @@ impl Replica {
             parked_tried_at: Duration::ZERO,
             parked_all_tried_at: Duration::ZERO,
             waiting: intake::Waiting::default(),
+            verify: verify::Verify::default(),
             trouble: None,
             alarm: None,
             counters: Counters::default(),
@@ -282,6 +291,7 @@ impl Replica {
             Input::Presence(payload) => self.take_presence(&payload, at),
             Input::Announced { payload, reply } => self.take_announced(&payload, reply),
             Input::Answer { ask, frame } => self.take_answer(ask, frame.as_deref(), at),
+            Input::Verify(asked) => self.take_verify(asked),
             Input::Connected(connected) => self.take_connected(connected, at),
             Input::BusTrouble(text) => self.bus_trouble = Some(text),
         }
@@ -399,6 +409,9 @@ impl Replica {
                 self.ingest_announced(at)?;
                 return Ok(Worked::Ingested);
             }
+            if self.verify_is_overdue(at) && self.verify_once(at)? {
+                return Ok(Worked::Compared);
+            }
             if self.apply_due(at)? {
                 return Ok(Worked::Applied);
             }
@@ -415,6 +428,9 @@ impl Replica {
         }
         if self.flows() {
             self.retry_parked(at)?;
+            if self.verify_once(at)? {
+                return Ok(Worked::Compared);
+            }
         }
         self.settle(at)
     }
@@ -555,6 +571,8 @@ pub enum Worked {
     Ingested,
     /// Applied events of others.
     Applied,
+    /// Compared some records, mostly without the write lock.
+    Compared,
     /// Something else.
     Other,
 }

@@ -14,6 +14,7 @@ use crate::event::{Fingerprint, Piece};
 use crate::limits;
 use crate::members::Presence;
 use crate::position::NodeId;
+use crate::steady::digest::Compared;
 
 /// The version of the protocol. A sidecar takes messages of its own version only, and says so when it meets another.
 pub const VERSION: u8 = 1;
@@ -37,6 +38,8 @@ pub enum Message {
     Definitions(Definitions),
     /// The request was understood and cannot be served.
     Refused(String),
+    /// What was asked with a digest, or with the names of records.
+    Compared(Compared),
 }
 
 /// Consecutive pieces of one origin.

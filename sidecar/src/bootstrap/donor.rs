@@ -2,6 +2,7 @@
 
 use crate::edge::store::{Error, Reader};
 use crate::flow::fetch::Request;
+use crate::limits;
 use crate::wire::Message;
 
 /// The answer to a request. What cannot be served is said so, with the reason.
@@ -21,5 +22,22 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
             None => Message::Refused(format!("table `{table}` is not declared here")),
         },
         Request::Definitions => Message::Definitions(reader.definitions()?),
+        Request::Digest { table, layout, after, ranges } => {
+            if limits::DIGEST_RANGES_MAX < ranges.len() {
+                return Ok(Message::Refused(format!("{} ranges at once", ranges.len())));
+            }
+            let compared = reader.compare(table, *layout, after.as_deref(), ranges)?;
+            compared.map_or_else(|| not_here(table), Message::Compared)
+        }
+        Request::Entries { table, records } => {
+            reader.entries(table, records)?.map_or_else(|| not_here(table), Message::Compared)
+        }
+        Request::Records { table, records } => {
+            reader.records(table, records)?.map_or_else(|| not_here(table), Message::Snapshot)
+        }
     })
+}
+
+fn not_here(table: &str) -> Message {
+    Message::Refused(format!("table `{table}` is not here, or cannot be compared"))
 }

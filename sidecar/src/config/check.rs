@@ -33,6 +33,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
     let presence_wait = duration(settings, "presence_wait", 3 * SECOND, Duration::from_millis(100)..=10 * MINUTE);
     let context_timeout = duration(settings, "context_timeout", 30 * SECOND, SECOND..=HOUR);
     let reconcile_interval = duration(settings, "reconcile_interval", 5 * MINUTE, SECOND..=7 * 24 * HOUR);
+    let verify_interval = duration(settings, "verify_interval", 10 * MINUTE, Duration::ZERO..=7 * 24 * HOUR);
     if let (Some(interval), Some(wait)) = (presence_interval, presence_wait)
         && wait < interval
     {
@@ -55,6 +56,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
         presence_wait: presence_wait?,
         context_timeout: context_timeout?,
         reconcile_interval: reconcile_interval?,
+        verify_interval: verify_interval?,
         log: log?,
         log_level: log_level?,
         warnings: Vec::new(),

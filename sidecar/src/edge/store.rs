@@ -11,7 +11,9 @@
 
 pub mod catalogue;
 mod cell;
+mod damage;
 mod definition;
+mod digest;
 mod drift;
 mod error;
 mod identity;
@@ -37,6 +39,8 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
+pub use self::damage::Kept;
+pub use self::digest::{Survey, Unknown};
 pub use self::drift::{Pending, Told, Want};
 use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};

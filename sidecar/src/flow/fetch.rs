@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rowcast_schema::layout::LayoutId;
 use serde::{Deserialize, Serialize};
 
 use super::order::Gap;
 use crate::limits;
 use crate::members::Members;
 use crate::position::{NodeId, Sequence};
+use crate::steady::digest::Range;
 use crate::supervise::Retry;
 
 /// A request under way.
@@ -39,6 +41,31 @@ pub enum Request {
     },
     /// The declared tables' definitions, and the position vector.
     Definitions,
+    /// How records of one table differ from these sums.
+    Digest {
+        /// Which.
+        table: String,
+        /// Its layout at the node that asks.
+        layout: LayoutId,
+        /// The first range begins after this record id.
+        after: Option<String>,
+        /// The ranges, one after the other.
+        ranges: Vec<Range>,
+    },
+    /// Records by name, as they are there.
+    Entries {
+        /// Of which table.
+        table: String,
+        /// Their record ids.
+        records: Vec<String>,
+    },
+    /// The events that the content of some records comes from.
+    Records {
+        /// Of which table.
+        table: String,
+        /// Their record ids.
+        records: Vec<String>,
+    },
 }
 
 impl Request {
@@ -48,6 +75,9 @@ impl Request {
             Self::Fetch { .. } => "fetch",
             Self::Snapshot { .. } => "snapshot",
             Self::Definitions => "definitions",
+            Self::Digest { .. } => "digest",
+            Self::Entries { .. } => "entries",
+            Self::Records { .. } => "records",
         }
     }
 }

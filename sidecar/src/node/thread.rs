@@ -163,14 +163,14 @@ impl Turner {
         let at = self.at();
         let worked = self.replica.work(at)?;
         let took = began.elapsed();
-        if worked != Worked::Idle {
+        if !matches!(worked, Worked::Idle | Worked::Compared) {
             metrics::LOCK_SECONDS.record(took);
         }
         match worked {
             Worked::Idle => return Ok(worked),
             Worked::Ingested => metrics::INGEST_SECONDS.record(took),
             Worked::Applied => metrics::APPLY_SECONDS.record(took),
-            Worked::Other => {}
+            Worked::Compared | Worked::Other => {}
         }
         if self.replica.service_is_active(at) {
             let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;

@@ -65,6 +65,9 @@ metrics! { COUNTERS: Counter {
     GAPS_FETCHED = "rowcast_gaps_fetched_total", "Gaps in the events of an origin that were fetched.";
     FORKED = "rowcast_forked_total", "Numbers that some node was found to have given out twice, for different events.";
     RENEWED = "rowcast_renewed_total", "Times that this node went on under a new node id without a restart.";
+    VERIFIED = "rowcast_verified_records_total", "Records compared with their own events, and with another node's.";
+    DIVERGED = "rowcast_diverged_total", "Records found to differ from their events, or from another node's.";
+    REPAIRED = "rowcast_repaired_total", "Damaged records that were mended here.";
     RECONNECTS = "rowcast_bus_reconnects_total", "Times that the connection to NATS was lost.";
 }}
 
@@ -83,6 +86,7 @@ metrics! { GAUGES: Gauge {
     MEMBERS_READY = "rowcast_members_ready" [Unit::Count], "Other nodes that say they are READY.";
     TABLE_EVENTS = "rowcast_table_events" [Unit::Count], "Events kept of a table; label table.";
     TABLE_PARKED = "rowcast_table_parked" [Unit::Count], "Events of a table that are stored but not applied; label table.";
+    UNREPAIRED = "rowcast_diverged_records" [Unit::Count], "Records that are known to be damaged here and are not mended.";
     PROGRESS_DONE = "rowcast_progress_done" [Unit::Count], "How much of a longer work, such as joining, is done.";
     PROGRESS_ALL = "rowcast_progress_all" [Unit::Count], "How much of it there is, as far as is known.";
 }}
@@ -162,6 +166,9 @@ fn observe(status: &Status) {
         (&GAPS_FETCHED, counters.gaps_fetched),
         (&FORKED, counters.forked),
         (&RENEWED, counters.renewed),
+        (&VERIFIED, counters.verified),
+        (&DIVERGED, counters.diverged),
+        (&REPAIRED, counters.repaired),
         (&RECONNECTS, status.bus.reconnects),
     ] {
         counter!(metric.name).absolute(value);
@@ -178,6 +185,7 @@ fn observe(status: &Status) {
         (&HEAD, status.head),
         (&MEMBERS, status.members.len() as u64),
         (&MEMBERS_READY, ready_members as u64),
+        (&UNREPAIRED, status.verification.open.len() as u64),
         (&PROGRESS_DONE, progress.map_or(0, |progress| progress.done)),
         (&PROGRESS_ALL, progress.and_then(|progress| progress.total).unwrap_or(0)),
     ] {

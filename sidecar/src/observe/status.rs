@@ -5,6 +5,7 @@
 
 mod page;
 mod reason;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use reason::{Code, Reason};
+pub use verification::{Divergence, FOUND_LISTED_MAX, Report, Verification, Verified};
 
 /// The most parked records that a status lists; their count is in [`Counters`] and [`Table`].
 pub const PARKED_LISTED_MAX: usize = 20;
@@ -63,6 +65,8 @@ pub struct Status {
     pub counters: Counters,
     /// Events that are stored but not applied: the first [`PARKED_LISTED_MAX`].
     pub parked: Vec<Parked>,
+    /// What comparing with the other nodes has found.
+    pub verification: Verification,
 }
 
 impl Status {
@@ -204,6 +208,12 @@ pub struct Counters {
     pub forked: u64,
     /// Times that this node went on under a new id.
     pub renewed: u64,
+    /// Records that were compared with their own events, and with another node's.
+    pub verified: u64,
+    /// Records that were found to diverge.
+    pub diverged: u64,
+    /// Records that were mended here.
+    pub repaired: u64,
 }
 
 /// An event that is stored but not applied.

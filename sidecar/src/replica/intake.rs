@@ -195,7 +195,10 @@ impl Replica {
     }
 
     pub(super) fn take_answer(&mut self, ask: AskId, frame: Option<&[u8]>, at: Moment) {
-        if self.take_load_answer(ask, frame, at) || self.take_search_answer(ask, frame, at) {
+        if self.take_load_answer(ask, frame, at)
+            || self.take_search_answer(ask, frame, at)
+            || self.take_verify_answer(ask, frame)
+        {
             return;
         }
         let Some(origin) = self.fetching.origin_of(ask) else { return };

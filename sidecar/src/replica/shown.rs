@@ -35,6 +35,7 @@ impl Replica {
         if matches!(self.phase, Phase::Ready) {
             reasons.extend(self.clock_off.clone().or_else(|| self.clock_in_doubt()));
             reasons.extend(self.missing_tables());
+            reasons.extend(self.diverged().map(|text| Reason::new(Code::Diverged, text)));
             if self.waiting.behind {
                 reasons.push(self.lagging());
             }
@@ -116,6 +117,7 @@ impl Replica {
             members: self.shown_members(at),
             tables: self.shown_tables(),
             counters: self.counters,
+            verification: self.verification(),
             parked: self
                 .facts
                 .parked

@@ -54,19 +54,25 @@ impl Replica {
         let Some(cursor) = self.sweeps.front().cloned() else { return Ok(false) };
         let forget = !self.journal_forgotten && !self.store.durable().loaded;
         let (table, round) = (cursor.table.clone(), cursor.round);
-        let (next, ingested) = self.store.write(|tx| {
+        let begins = cursor.at == reconcile::Phase::Rows(None);
+        let schema = self.verify.swept_since;
+        let (next, ingested, schema) = self.store.write(|tx| {
             if forget {
                 tx.journal_forget()?;
             }
             let mut ingested = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
+            let schema = if begins { tx.schema_version()? } else { schema };
             let (next, more) = reconcile::step(tx, cursor, at.wall)?;
             ingested.extend(more);
             if next.is_none() {
                 tx.reconciled(&table, round)?;
+                // Compared from its beginning, and the triggers were there all the while.
+                tx.prove(&table, schema)?;
             }
-            Ok((next, ingested))
+            Ok((next, ingested, schema))
         })?;
         self.journal_forgotten = true;
+        self.verify.swept_since = schema;
         // The schema may have changed again meanwhile: then the sweep begins anew, with what is pending now.
         match next {
             Some(next) => self.sweeps[0] = next,

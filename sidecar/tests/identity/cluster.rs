@@ -89,6 +89,7 @@ impl Cluster {
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
+            verify_interval: Duration::ZERO,
             session: Uuid::from_u128(self.sessions),
         };
         let at = self.moment(node);

@@ -7,6 +7,7 @@
 mod claims;
 mod cluster;
 mod crash;
+mod digest;
 mod ingest;
 mod kept;
 mod order;
@@ -39,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) service: Connection,
     pub(crate) replica: Option<Replica>,
     pub(crate) uptime: Duration,
+    pub(crate) verify_interval: Duration,
 }
 
 pub(crate) fn toml(tables: &[&str]) -> String {
@@ -56,7 +58,14 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let service = Connection::open(folder.path().join("app.db")).unwrap();
         service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
-        Self { folder, toml: toml.to_owned(), service, replica: None, uptime: Duration::from_secs(1) }
+        Self {
+            folder,
+            toml: toml.to_owned(),
+            service,
+            replica: None,
+            uptime: Duration::from_secs(1),
+            verify_interval: Duration::ZERO,
+        }
     }
 
     /// The same, and it is the first node and READY.
@@ -83,6 +92,7 @@ impl Node {
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
+            verify_interval: self.verify_interval,
             session: Uuid::new_v4(),
         };
         let mut replica = Replica::new(store, options, self.at()).unwrap();

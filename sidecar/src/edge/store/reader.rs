@@ -1,6 +1,7 @@
 //! A connection that only reads: it serves other nodes and the status page, each in short read transactions, so that
 //! the WAL can always be checkpointed.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,10 @@ use crate::position::{NodeId, Sequence};
 /// Reads the database for others.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    tables: Vec<String>,
+    pub(super) connection: Connection,
+    pub(super) tables: Vec<String>,
+    pub(super) declaration: Declaration,
+    pub(super) known: RefCell<super::digest::Known>,
     wal: File,
     wal_path: PathBuf,
 }
@@ -47,7 +50,8 @@ impl Reader {
         let connection = open::for_reading(path)?;
         let wal_path = identity::beside(path, "-wal");
         let wal = File::open(&wal_path).doing_file("open", &wal_path)?;
-        Ok(Self { connection, tables, wal, wal_path })
+        let (declaration, known) = (declaration.clone(), RefCell::default());
+        Ok(Self { connection, tables, declaration, known, wal, wal_path })
     }
 
     /// Events of one origin, as many as fit a page.
@@ -143,12 +147,12 @@ impl Reader {
     }
 
     /// Puts what was read onto the disk before another node sees it: it may have been committed a moment ago.
-    fn harden(&self) -> Result<(), Error> {
+    pub(super) fn harden(&self) -> Result<(), Error> {
         self.wal.sync_data().doing_file("sync", &self.wal_path)
     }
 
     /// One read transaction: everything in it is of one moment.
-    fn in_one_moment<R>(&self, read: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    pub(super) fn in_one_moment<R>(&self, read: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
         self.connection.execute_batch("BEGIN").doing("begin to read")?;
         let result = read();
         self.connection.execute_batch("COMMIT").doing("end reading")?;

@@ -364,7 +364,7 @@ pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>
 
 /// What is known of one record while its events go by, newest first.
 #[derive(Default)]
-struct Record {
+pub(super) struct Record {
     id: String,
     layouts: Vec<LayoutId>,
     ended: bool,
@@ -372,7 +372,7 @@ struct Record {
 
 impl Record {
     /// Whether its content takes anything from the event: the newest one does, and older ones of other layouts may.
-    fn needs(&mut self, event: &Event, processed: bool) -> bool {
+    pub(super) fn needs(&mut self, event: &Event, processed: bool) -> bool {
         if !processed {
             return true;
         }
@@ -392,7 +392,7 @@ impl Record {
     }
 }
 
-fn keep_layout(connection: &Connection, layouts: &mut Vec<Layout>, id: LayoutId) -> Result<(), Error> {
+pub(super) fn keep_layout(connection: &Connection, layouts: &mut Vec<Layout>, id: LayoutId) -> Result<(), Error> {
     if layouts.iter().any(|layout| layout.id == id) {
         return Ok(());
     }
@@ -400,7 +400,7 @@ fn keep_layout(connection: &Connection, layouts: &mut Vec<Layout>, id: LayoutId)
     Ok(())
 }
 
-fn keep_context(
+pub(super) fn keep_context(
     connection: &Connection,
     contexts: &mut Vec<(NodeId, Sequence, Vector)>,
     id: EventId,

@@ -9,7 +9,7 @@ impl Status {
     pub fn to_text(&self) -> String {
         let mut page = String::new();
         // Writing to a String cannot fail.
-        for part in [Self::head_lines, Self::figures, Self::table_lines, Self::parked_lines] {
+        for part in [Self::head_lines, Self::figures, Self::table_lines, Self::parked_lines, Self::verification_lines] {
             part(self, &mut page).expect("bug: a String takes any text");
         }
         page
@@ -99,6 +99,23 @@ impl Status {
     }
 }
 
+impl Status {
+    fn verification_lines(&self, page: &mut String) -> std::fmt::Result {
+        let verification = &self.verification;
+        if let Some((table, records)) = &verification.running {
+            writeln!(page, "\nverify: comparing table {table}, {records} records done")?;
+        }
+        if let Some(last) = verification.last.as_ref().filter(|last| verification.running.is_none() && !last.is_equal())
+        {
+            write!(page, "\nverify: {}", last.to_text())?;
+        }
+        for divergence in &verification.open {
+            write!(page, "\ndiverged, not mended: {}", divergence.to_text())?;
+        }
+        Ok(())
+    }
+}
+
 impl Database {
     fn to_text(&self) -> String {
         if self.path.as_os_str().is_empty() {
@@ -140,7 +157,7 @@ impl Member {
 }
 
 /// A heading and rows in columns that are as wide as their longest cell. Nothing when there are no rows.
-fn grid(page: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> std::fmt::Result {
+pub(super) fn grid(page: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> std::fmt::Result {
     let rows: Vec<Vec<String>> = rows.collect();
     if rows.is_empty() {
         return Ok(());

@@ -59,6 +59,8 @@ pub enum Code {
     Bus,
     /// This machine's clock and those of the others are too far apart.
     Clock,
+    /// Rows or events here are known to be damaged, and could not be mended.
+    Diverged,
     /// The node's loop has stopped turning, so nothing that it last said is certain.
     Stuck,
 }
@@ -78,6 +80,7 @@ impl Code {
         Self::Identity,
         Self::Bus,
         Self::Clock,
+        Self::Diverged,
         Self::Stuck,
     ];
 
@@ -96,6 +99,7 @@ impl Code {
             Self::Identity => "identity",
             Self::Bus => "bus",
             Self::Clock => "clock",
+            Self::Diverged => "diverged",
             Self::Stuck => "stuck",
         }
     }
@@ -121,6 +125,9 @@ impl Code {
             }
             Self::Bus => "check that nats-server runs and that the address and login are right: `rowcast check`",
             Self::Clock => "set this machine's clock (NTP), then wait",
+            Self::Diverged => {
+                "look at what `rowcast status` lists; `rowcast verify --repair` mends more than is mended by itself"
+            }
             Self::Stuck => "restart the sidecar; nothing is lost by that",
         }
     }

@@ -61,6 +61,9 @@ pub(crate) fn troubled() -> Status {
         conflicts: 1,
         parked: 23,
         gaps_fetched: 2,
+        verified: 100,
+        diverged: 2,
+        repaired: 1,
         ..Counters::default()
     };
     status.parked = vec![Parked {
