@@ -15,11 +15,14 @@ pub const PARKED: &str = "_rowcast_parked";
 /// What stood where a damaged record was mended.
 pub const MENDED: &str = "_rowcast_mended";
 
+/// Every node that was ever heard.
+pub const MEMBERS: &str = "_rowcast_members";
+
 /// The tables above, all of them.
-pub const TABLES: [&str; 6] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED, MENDED];
+pub const TABLES: [&str; 7] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED, MENDED, MEMBERS];
 
 /// The statements that make them, where they do not exist.
-pub const CREATE: [&str; 9] = [
+pub const CREATE: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS _rowcast_state (
   key TEXT PRIMARY KEY NOT NULL,
   value NOT NULL
@@ -35,6 +38,15 @@ pub const CREATE: [&str; 9] = [
   first INTEGER NOT NULL,     -- the first sequence number made with this vector
   vector TEXT NOT NULL,       -- JSON: origin to position, as the author had it
   PRIMARY KEY (origin, first)
+) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _rowcast_members (
+  node TEXT PRIMARY KEY NOT NULL,
+  name TEXT NOT NULL,
+  heard_at INTEGER NOT NULL,  -- milliseconds since 1970
+  vector TEXT NOT NULL,       -- JSON: origin to position, as it said when this node had caught up with it
+  stamp INTEGER NOT NULL,     -- what it numbers after that vector is later than this
+  lost TEXT NOT NULL,         -- JSON list of nodes: whom it took nothing from any more
+  standing TEXT NOT NULL      -- member, lost, expelled
 ) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS _rowcast_layouts (
   layout INTEGER PRIMARY KEY NOT NULL,

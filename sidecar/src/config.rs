@@ -57,6 +57,8 @@ pub struct Config {
     pub reconcile_interval: Duration,
     /// How often all rows are compared with their events, and with those of another node; zero: never.
     pub verify_interval: Duration,
+    /// How long a member may be silent before this node holds it for lost.
+    pub member_timeout: Duration,
     /// How log lines are written.
     pub log: logging::Format,
     /// Which log lines are written: a level, or a filter such as `info,rowcast::flow=debug`.

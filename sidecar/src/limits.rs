@@ -51,6 +51,15 @@ pub const PARTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 16 * 1024 * 1024;
 /// Requests of other nodes that are answered at the same time.
 pub const SERVING_MAX: usize = 2;
 
+/// Events that one compacting transaction looks at: a few milliseconds of write lock.
+pub const COMPACT_EVENTS_MAX: usize = 200;
+
+/// How often it is looked whether events can go.
+pub const COMPACT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often everything is looked at anew: what could not go with its turn goes then.
+pub const COMPACT_ANEW_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// Members that are remembered. A hostile bus cannot grow the list beyond it.
 pub const MEMBERS_MAX: usize = 1024;
 

@@ -38,6 +38,12 @@ pub struct Presence {
     pub clock: Timestamp,
     /// It wants to hear from everybody now.
     pub ask: bool,
+    /// What it numbers after `vector` is later than this.
+    pub stamp: Timestamp,
+    /// The members that it has on its disk, and does not hold for expelled: what they lack it keeps.
+    pub members: Vec<NodeId>,
+    /// Whom it takes nothing from any more, and whether they are expelled.
+    pub lost: Vec<(NodeId, bool)>,
 }
 
 /// Another node.
@@ -69,6 +75,11 @@ impl Members {
         }
         self.all.insert(node, Member { presence, seen: uptime, skew_millis });
         new
+    }
+
+    /// Forgets a node that is not listened to any more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.all.remove(&node);
     }
 
     /// Everybody who was ever heard by this process.

@@ -133,6 +133,7 @@ fn replica_options(config: &Config, first: bool) -> replica::Options {
         presence_wait: config.presence_wait,
         context_timeout: config.context_timeout,
         reconcile_interval: config.reconcile_interval,
+        member_timeout: config.member_timeout,
         // Ordered by time: of two sidecars under one id, the one that began later leaves it.
         session: Uuid::now_v7(),
         verify_interval: config.verify_interval,

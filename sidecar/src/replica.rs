@@ -14,6 +14,7 @@
 mod identity;
 mod intake;
 mod load;
+mod retention;
 mod shown;
 mod sweep;
 mod time;
@@ -70,6 +71,8 @@ pub struct Options {
     pub reconcile_interval: Duration,
     /// How often all rows are compared with their events, and with those of another node; zero: never.
     pub verify_interval: Duration,
+    /// How long a member may be silent before this node holds it for lost.
+    pub member_timeout: Duration,
     /// This run of the sidecar.
     pub session: Uuid,
 }
@@ -159,6 +162,7 @@ pub struct Replica {
     phase: Phase,
     order: Order,
     members: Members,
+    retention: retention::Retention,
     fetching: Fetching,
     next_ask: AskId,
     connected: bool,
@@ -233,6 +237,7 @@ impl Replica {
             phase: Phase::Asking { since: at.uptime },
             order: Order::default(),
             members: Members::default(),
+            retention: retention::Retention::new(store.members()?, at),
             next_ask: 1,
             connected: false,
             bus_trouble: None,
@@ -329,6 +334,7 @@ impl Replica {
         self.watch_contexts(at);
         self.watch_lag(at);
         self.watch_alarm(at);
+        self.watch_members(at);
         self.plan_requests(at);
         self.say_presence(at);
         if at.uptime >= self.sweep_at {
@@ -382,6 +388,9 @@ impl Replica {
         if let Some(worked) = self.work_on_identity(at)? {
             return Ok(worked);
         }
+        if self.keep_members(at)? {
+            return Ok(Worked::Other);
+        }
         // In turn: a service that never stops writing must not keep out what others wrote. What is done in between drains
         // the journal in its own transaction.
         let journal = self.flows() && self.dirty;
@@ -432,7 +441,10 @@ impl Replica {
                 return Ok(Worked::Compared);
             }
         }
-        self.settle(at)
+        match self.settle(at)? {
+            Worked::Idle if self.compact(at)? => Ok(Worked::Other),
+            worked => Ok(worked),
+        }
     }
 
     fn ingest_journal(&mut self, at: Moment) -> Result<Worked, Failure> {
@@ -530,6 +542,7 @@ impl Replica {
         self.answer_wanted = false;
         let fingerprints = if self.flows() { self.fingerprints() } else { Vec::new() };
         let sure = self.identity.may_publish();
+        let (members, lost) = self.retention.membership.told();
         let durable = self.store.durable();
         let presence = Presence {
             node: durable.node,
@@ -549,6 +562,10 @@ impl Replica {
             clock: at.wall,
             // Only what is said by itself asks: an answer that asked would be answered, and so on without end.
             ask: due && !(sure && self.is_ready()),
+            // Before its id is confirmed it says no position of its own, and no clock. Of a group that is being ingested in parts some events have their stamps already, and no number counts yet.
+            stamp: if sure && durable.open_group.is_none() { durable.clock.last() } else { Timestamp::default() },
+            members,
+            lost,
         };
         self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }

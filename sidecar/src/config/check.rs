@@ -17,6 +17,7 @@ use crate::observe::logging;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The config, or nothing when `settings.problems` has something.
 pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Option<Config> {
@@ -34,6 +35,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
     let context_timeout = duration(settings, "context_timeout", 30 * SECOND, SECOND..=HOUR);
     let reconcile_interval = duration(settings, "reconcile_interval", 5 * MINUTE, SECOND..=7 * 24 * HOUR);
     let verify_interval = duration(settings, "verify_interval", 10 * MINUTE, Duration::ZERO..=7 * 24 * HOUR);
+    let member_timeout = duration(settings, "member_timeout", 7 * DAY, MINUTE..=365 * DAY);
     if let (Some(interval), Some(wait)) = (presence_interval, presence_wait)
         && wait < interval
     {
@@ -57,6 +59,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
         context_timeout: context_timeout?,
         reconcile_interval: reconcile_interval?,
         verify_interval: verify_interval?,
+        member_timeout: member_timeout?,
         log: log?,
         log_level: log_level?,
         warnings: Vec::new(),

@@ -61,6 +61,7 @@ pub const KEYS: &[Key] = &[
     key_of("context_timeout", Kind::Duration),
     key_of("reconcile_interval", Kind::Duration),
     key_of("verify_interval", Kind::Duration),
+    key_of("member_timeout", Kind::Duration),
     key_of("log", Kind::Text),
     key_of("log_level", Kind::Text),
 ];

@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 mod cell;
+mod compaction;
 mod damage;
 mod definition;
 mod digest;
@@ -24,6 +25,7 @@ mod parked;
 mod reader;
 mod renewal;
 mod replicated;
+mod roster;
 mod rows;
 mod serve;
 mod state;
@@ -39,6 +41,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
+pub use self::compaction::Visit;
 pub use self::damage::Kept;
 pub use self::digest::{Survey, Unknown};
 pub use self::drift::{Pending, Told, Want};
@@ -50,6 +53,7 @@ pub use self::parked::{ParkReason, ParkedEvent, Why};
 pub use self::reader::{Facts, Reader};
 pub use self::renewal::{Moved, Renewal};
 pub use self::replicated::{Replicated, Shape, Tables};
+pub use self::roster::{expel, members_of};
 pub use self::rows::Written;
 pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
 pub use self::tx::{Content, Newest, Place, Staged, Tx};

@@ -166,6 +166,11 @@ impl Fetching {
         }
     }
 
+    /// What was asked for of an origin is not taken any more.
+    pub fn freeze(&mut self, origin: NodeId) {
+        self.lanes.remove(&origin);
+    }
+
     /// The connection was lost: what was under way will not be answered.
     pub fn forget(&mut self) {
         self.lanes.values_mut().for_each(|lane| lane.under_way = None);

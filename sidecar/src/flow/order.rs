@@ -239,6 +239,14 @@ impl Order {
         lane.waived = lane.waived.max(first).max(lane.staged);
     }
 
+    /// Forgets what an origin itself sent beyond `head`: it is not listened to any more.
+    pub fn freeze(&mut self, origin: NodeId, head: Sequence) {
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            self.bytes -= std::mem::take(&mut lane.held).values().map(|held| held.bytes).sum::<usize>();
+            lane.head = head;
+        }
+    }
+
     /// The heads that are known, per origin.
     pub fn heads(&self) -> Vector {
         self.lanes.iter().map(|(&origin, lane)| (origin, lane.head)).collect()

@@ -68,6 +68,7 @@ metrics! { COUNTERS: Counter {
     VERIFIED = "rowcast_verified_records_total", "Records compared with their own events, and with another node's.";
     DIVERGED = "rowcast_diverged_total", "Records found to differ from their events, or from another node's.";
     REPAIRED = "rowcast_repaired_total", "Damaged records that were mended here.";
+    COMPACTED = "rowcast_compacted_total", "Events that nobody needs any more and that were taken out.";
     RECONNECTS = "rowcast_bus_reconnects_total", "Times that the connection to NATS was lost.";
 }}
 
@@ -169,6 +170,7 @@ fn observe(status: &Status) {
         (&VERIFIED, counters.verified),
         (&DIVERGED, counters.diverged),
         (&REPAIRED, counters.repaired),
+        (&COMPACTED, counters.compacted),
         (&RECONNECTS, status.bus.reconnects),
     ] {
         counter!(metric.name).absolute(value);

@@ -214,6 +214,8 @@ pub struct Counters {
     pub diverged: u64,
     /// Records that were mended here.
     pub repaired: u64,
+    /// Events that were compacted.
+    pub compacted: u64,
 }
 
 /// An event that is stored but not applied.

@@ -49,6 +49,8 @@ impl Replica {
             Ok(feed) if feed.origin == self.node() => {
                 self.raise_alarm("events arrive on the bus under this node's own id", at);
             }
+            // A straggler of one that is held for lost: what counts of it comes from the others.
+            Ok(feed) if self.retention.membership.is_frozen(feed.origin) => {}
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
                 self.check_link(feed.origin, &feed.pieces, feed.before);
@@ -84,6 +86,9 @@ impl Replica {
         };
         if presence.node == self.node() {
             return self.heard_twin(&presence, at);
+        }
+        if !self.retention.membership.heard(self.node(), &presence, at.wall, at.uptime) {
+            return;
         }
         self.judge(&presence, at);
         let own = self.node();

@@ -23,6 +23,9 @@ pub(super) const ANSWERS_WAIT: Duration = Duration::from_millis(300);
 /// How long a member may take to say where it is before it is not waited for.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a node that has to load waits until everybody keeps what it lacks. Its donor does in any case.
+const ADMISSION_WAIT: Duration = Duration::from_secs(10);
+
 /// The pause after a request of a joiner that brought nothing.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -50,8 +53,9 @@ impl Replica {
             }
             return;
         }
-        let donors = self.members.donors(&self.schema(), at.uptime);
-        if let Some(&donor) = donors.first().filter(|_| settled) {
+        let donors = self.donors(at);
+        let kept_for = || self.is_kept_for(at) || since + ADMISSION_WAIT <= at.uptime;
+        if let Some(&donor) = donors.first().filter(|_| settled && kept_for()) {
             if self.options.first {
                 tracing::warn!("--first is ignored: other nodes have data, and it is loaded from them");
             }
@@ -83,7 +87,7 @@ impl Replica {
 
     /// Asks for the next part of the load. Answers whether a load is on its way.
     pub(super) fn plan_load(&mut self, at: Moment) -> bool {
-        let donors = self.members.donors(&self.schema(), at.uptime);
+        let donors = self.donors(at);
         let Phase::Joining(joiner) = &mut self.phase else { return false };
         if at.uptime < self.load_not_before {
             return true;

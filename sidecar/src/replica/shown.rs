@@ -177,6 +177,7 @@ impl Replica {
                 warnings.push(text);
             }
         }
+        warnings.extend(self.compaction_held());
         if self.store.durable().parked > 0 {
             warnings.push(format!("{} events are parked: they are kept, and tried again", self.store.durable().parked));
         }

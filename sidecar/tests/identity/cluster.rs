@@ -15,7 +15,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-pub(crate) const TOML: &str = "service = \"s\"\n[tables.t]\n[tables.u]\n";
+// The wall clock here is weeks ahead of that of the triggers: with a history of a time events would be old at once.
+pub(crate) const TOML: &str = "service = \"s\"\n[defaults]\nhistory = \"forever\"\n[tables.t]\n[tables.u]\n";
 const SQL: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a); CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, a);";
 
 /// The time at which every test begins.
@@ -90,6 +91,7 @@ impl Cluster {
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
             verify_interval: Duration::ZERO,
+            member_timeout: Duration::from_secs(7 * 24 * 3600),
             session: Uuid::from_u128(self.sessions),
         };
         let at = self.moment(node);

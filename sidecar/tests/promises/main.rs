@@ -93,6 +93,7 @@ impl Node {
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
             verify_interval: self.verify_interval,
+            member_timeout: Duration::from_secs(7 * 24 * 3600),
             session: Uuid::new_v4(),
         };
         let mut replica = Replica::new(store, options, self.at()).unwrap();

@@ -94,6 +94,9 @@ fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
         schema: format!("{:016x}", declaration(&toml(&["t"])).hash()),
         clock: node.at().wall,
         ask: false,
+        stamp: node.at().wall,
+        members: Vec::new(),
+        lost: Vec::new(),
     }
 }
 

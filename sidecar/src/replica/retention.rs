@@ -1,0 +1,216 @@
+//! What is kept and for whom: the members on the disk, who is expelled, and what may be compacted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Failure, Moment, Replica};
+use crate::bootstrap::gate::Phase;
+use crate::clock::Timestamp;
+use crate::edge::store::{Error, Replicated, Tx, Visit};
+use crate::limits;
+use crate::position::{NodeId, Sequence};
+use crate::steady::compaction;
+use crate::steady::membership::{Bound, Enrolled, Hold, Membership, Standing};
+
+/// What retention has to know between two pieces of work.
+#[derive(Debug)]
+pub(super) struct Retention {
+    pub(super) membership: Membership,
+    looked_at: Duration,
+    /// Per table and origin, up to where events were looked at.
+    looked: BTreeMap<(String, NodeId), Sequence>,
+    begun_at: Duration,
+    /// Not before this is looked again for events that can go.
+    compact_at: Duration,
+    /// Why nothing is compacted now.
+    pub(super) hold: Option<Hold>,
+}
+
+/// How often it is looked whether members have to be stored, or were expelled by an operator.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again whether what holds compaction back is gone.
+const HOLD_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Retention {
+    pub(super) fn new(enrolled: Vec<Enrolled>, at: Moment) -> Self {
+        Self {
+            membership: Membership::new(enrolled, at.wall, at.uptime),
+            looked_at: at.uptime,
+            looked: BTreeMap::new(),
+            begun_at: at.uptime,
+            compact_at: at.uptime,
+            hold: None,
+        }
+    }
+}
+
+impl Replica {
+    /// What the members said counts when this node has caught up with it.
+    pub(super) fn watch_members(&mut self, _at: Moment) {
+        if self.flows() {
+            self.retention.membership.caught_up(&self.store.durable().vector);
+        }
+    }
+
+    /// Who this node can load from: those that keep for it, on their disks, what it lacks.
+    pub(super) fn donors(&self, at: Moment) -> Vec<NodeId> {
+        let own = self.node();
+        let keeps = |donor: &NodeId| {
+            self.members
+                .live(at.uptime)
+                .any(|member| member.presence.node == *donor && member.presence.members.contains(&own))
+        };
+        self.members.donors(&self.schema(), at.uptime).into_iter().filter(keeps).collect()
+    }
+
+    /// Whether all that are heard keep what this node lacks.
+    pub(super) fn is_kept_for(&self, at: Moment) -> bool {
+        let own = self.node();
+        self.members.live(at.uptime).all(|member| member.presence.members.contains(&own))
+    }
+
+    /// Why nothing is compacted, for the status.
+    pub(super) fn compaction_held(&self) -> Option<String> {
+        match self.retention.hold.as_ref()? {
+            Hold::Minority { heard, of } => Some(format!(
+                "only {heard} of {of} members are heard: nothing is compacted; bring the others back, or retire them with `rowcast members expel`"
+            )),
+            Hold::Expelling(node) => Some(format!(
+                "nothing is compacted until node {} has heard who is expelled; if it is gone, retire it with `rowcast members expel`",
+                self.retention.membership.name(*node)
+            )),
+        }
+    }
+
+    /// Stores what has to be known of the members after a restart. Answers whether anything had to be.
+    pub(super) fn keep_members(&mut self, at: Moment) -> Result<bool, Failure> {
+        let mut due = self.retention.membership.due(self.options.member_timeout, at.uptime);
+        let look = self.retention.looked_at + LOOK_INTERVAL <= at.uptime;
+        if look {
+            self.retention.looked_at = at.uptime;
+            due.extend(self.expelled_by_operator()?);
+        }
+        if due.is_empty() {
+            return Ok(false);
+        }
+        self.store.write(|tx| tx.save_members(&due))?;
+        self.members_stored(due, at);
+        Ok(true)
+    }
+
+    /// Members that the table has as expelled and this process does not.
+    fn expelled_by_operator(&self) -> Result<Vec<Enrolled>, Failure> {
+        let known = |member: &Enrolled| self.retention.membership.standing(member.node) == Some(Standing::Expelled);
+        let stored = self.store.members()?;
+        Ok(stored.into_iter().filter(|member| member.standing == Standing::Expelled && !known(member)).collect())
+    }
+
+    fn members_stored(&mut self, stored: Vec<Enrolled>, at: Moment) {
+        for member in &stored {
+            let before = self.retention.membership.standing(member.node);
+            if before != Some(member.standing) && member.standing != Standing::Member {
+                tracing::warn!(
+                    member = member.name,
+                    member_id = %member.node,
+                    standing = member.standing.word(),
+                    "nothing is taken from this member any more; it comes back under a new node id only"
+                );
+            }
+        }
+        for node in self.retention.membership.stored(stored, at.uptime) {
+            self.members.forget(node);
+            // What it had said to the others goes on to count: they hand it over.
+            let head = self.members.heads(at.uptime).of(node).max(self.store.durable().vector.of(node));
+            self.order.freeze(node, head);
+            self.fetching.freeze(node);
+        }
+        self.present_at = None; // Who waits to be on the disk here should hear it at once.
+    }
+}
+
+/// Events to look at, of one table and one origin.
+struct Page {
+    table: Arc<Replicated>,
+    origin: NodeId,
+    visits: Vec<Visit>,
+    limit: Timestamp,
+}
+
+impl Replica {
+    /// Takes a page of events out that nobody needs any more. Answers whether it looked at any.
+    pub(super) fn compact(&mut self, at: Moment) -> Result<bool, Failure> {
+        if at.uptime < self.retention.compact_at || !self.flows() || !matches!(self.phase, Phase::Ready) {
+            return Ok(false);
+        }
+        let durable = self.store.durable();
+        // While a group is ingested in parts, its stamps are given out already.
+        let stamp = if durable.open_group.is_none() { durable.clock.last() } else { Timestamp::default() };
+        let bound = match self.retention.membership.bound(&durable.vector, stamp, at.uptime) {
+            Ok(bound) => bound,
+            Err(hold) => {
+                self.retention.hold = Some(hold);
+                self.retention.compact_at = at.uptime + HOLD_INTERVAL;
+                return Ok(false);
+            }
+        };
+        self.retention.hold = None;
+        if self.retention.begun_at + limits::COMPACT_ANEW_INTERVAL <= at.uptime {
+            self.retention.begun_at = at.uptime;
+            self.retention.looked.clear();
+        }
+        let Some(page) = self.page_to_compact(&bound, at)? else {
+            self.retention.compact_at = at.uptime + limits::COMPACT_INTERVAL;
+            return Ok(false);
+        };
+        let gone = self.store.write(|tx| compact_page(tx, &page, &bound))?;
+        self.counters.compacted += gone;
+        if let Some(last) = page.visits.last() {
+            self.retention.looked.insert((page.table.name.clone(), page.origin), last.sequence);
+        }
+        Ok(true)
+    }
+
+    /// The next events whose turn it is: covered by all, and old enough.
+    fn page_to_compact(&self, bound: &Bound, at: Moment) -> Result<Option<Page>, Error> {
+        for table in self.store.tables().iter() {
+            let Some(limit) = compaction::limit(table.declared.history, bound, at.wall) else { continue };
+            for (origin, until) in bound.covered.iter() {
+                let looked = self.retention.looked.get(&(table.name.clone(), origin)).copied().unwrap_or(0);
+                if until <= looked {
+                    continue;
+                }
+                let mut visits = self.store.visits(table, origin, (looked, until), limits::COMPACT_EVENTS_MAX)?;
+                let due = visits.iter().take_while(|visit| visit.timestamp <= limit).count();
+                visits.truncate(due);
+                if !visits.is_empty() {
+                    return Ok(Some(Page { table: table.clone(), origin, visits, limit }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Takes out what can go of the records that the page speaks of.
+fn compact_page(tx: &mut Tx<'_>, page: &Page, bound: &Bound) -> Result<u64, Error> {
+    let mut records: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for visit in &page.visits {
+        let newest = records.entry(&visit.record_id).or_default();
+        *newest = visit.timestamp.max(*newest);
+    }
+    let mut gone = 0;
+    for (record_id, timestamp) in records {
+        loop {
+            let (kept, whole) = tx.around(&page.table, record_id, timestamp)?;
+            let ids = compaction::superseded(page.table.declared.conflict, &kept, whole, page.limit, bound);
+            gone += ids.len() as u64;
+            tx.compact(&page.table, &ids)?;
+            if whole || ids.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,1 @@
+//! Who is expelled, and how it comes back.

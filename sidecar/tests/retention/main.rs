@@ -1,0 +1,233 @@
+//! What is kept, for whom, and what goes: compaction, expulsion, and the way back.
+//!
+//! Nodes here are replicas without a bus, and the time is made by hand: a test says who hears whom.
+#![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod compaction;
+mod expulsion;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use rowcast::bootstrap::donor;
+use rowcast::edge::clock;
+use rowcast::edge::store::{Reader, Store};
+use rowcast::position::NodeId;
+use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
+use rowcast::wire;
+use rowcast_schema::declaration::Declaration;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+pub(crate) const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The declaration of `t` with that history.
+pub(crate) fn toml(history: &str) -> String {
+    format!("service = \"s\"\n[tables.t]\nhistory = \"{history}\"\n")
+}
+
+/// A node and its service.
+pub(crate) struct Node {
+    folder: tempfile::TempDir,
+    pub(crate) service: Connection,
+    replica: Option<Replica>,
+    reader: Option<Reader>,
+}
+
+/// Nodes that hear each other where no link is cut.
+pub(crate) struct Cluster {
+    toml: String,
+    pub(crate) nodes: Vec<Node>,
+    /// Who does not hear whom: from, to.
+    cut: BTreeSet<(usize, usize)>,
+    /// Feeds that wait to be delivered, when they are held back: from, frame.
+    pub(crate) held: Option<Vec<(usize, bytes::Bytes)>>,
+    /// Since everything began; added to the wall clock, too.
+    pub(crate) passed: Duration,
+}
+
+impl Cluster {
+    /// `count` nodes that have joined one another.
+    pub(crate) fn new(toml: &str, count: usize) -> Self {
+        let mut cluster =
+            Self { toml: toml.to_owned(), nodes: Vec::new(), cut: BTreeSet::new(), held: None, passed: Duration::ZERO };
+        for at in 0..count {
+            cluster.add(TABLE);
+            cluster.start(at, at == 0);
+            cluster.run(10);
+            assert!(cluster.replica(at).is_ready(), "{:?}", cluster.why(at));
+        }
+        cluster
+    }
+
+    /// A node that is not started.
+    pub(crate) fn add(&mut self, sql: &str) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        let service = Connection::open(folder.path().join("app.db")).unwrap();
+        service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
+        self.nodes.push(Node { folder, service, replica: None, reader: None });
+        self.nodes.len() - 1
+    }
+
+    pub(crate) fn start(&mut self, at: usize, first: bool) {
+        let moment = self.moment();
+        let path = self.nodes[at].folder.path().join("app.db");
+        self.stop(at);
+        let declaration =
+            Declaration::parse("schema.toml", &self.toml).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let store = Store::open(&path, declaration.clone()).unwrap();
+        let options = Options {
+            name: format!("n{at}"),
+            servers: String::new(),
+            first,
+            presence_interval: Duration::from_secs(1),
+            presence_wait: Duration::from_secs(2),
+            context_timeout: Duration::from_secs(30),
+            reconcile_interval: Duration::from_secs(3600),
+            verify_interval: Duration::from_secs(600),
+            member_timeout: 7 * DAY,
+            session: Uuid::now_v7(),
+        };
+        let mut replica = Replica::new(store, options, moment).unwrap();
+        replica.handle(Input::Connected(true), moment);
+        self.nodes[at].reader = Some(Reader::open(&path, &declaration).unwrap());
+        self.nodes[at].replica = Some(replica);
+    }
+
+    pub(crate) fn stop(&mut self, at: usize) {
+        (self.nodes[at].replica, self.nodes[at].reader) = (None, None);
+    }
+
+    pub(crate) fn replica(&mut self, at: usize) -> &mut Replica {
+        self.nodes[at].replica.as_mut().unwrap()
+    }
+
+    pub(crate) fn why(&mut self, at: usize) -> Vec<String> {
+        let moment = self.moment();
+        let status = self.replica(at).status(moment);
+        status.reasons.iter().map(|reason| reason.text.clone()).chain(status.warnings).collect()
+    }
+
+    pub(crate) fn id(&mut self, at: usize) -> NodeId {
+        self.replica(at).node()
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { wall: clock::now().plus(self.passed), uptime: Duration::from_secs(10) + self.passed }
+    }
+
+    /// Nobody of the one side hears anybody of the other.
+    pub(crate) fn split(&mut self, one: &[usize], other: &[usize]) {
+        for &one in one {
+            for &other in other {
+                self.cut.extend([(one, other), (other, one)]);
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    pub(crate) fn sql(&mut self, at: usize, sql: &str) {
+        self.nodes[at].service.execute_batch(sql).unwrap();
+        let moment = self.moment();
+        if let Some(replica) = &mut self.nodes[at].replica {
+            replica.handle(Input::Wake, moment);
+        }
+    }
+
+    pub(crate) fn one(&self, at: usize, sql: &str) -> i64 {
+        self.nodes[at].service.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    pub(crate) fn rows(&self, at: usize) -> Vec<(String, String)> {
+        let mut statement = self.nodes[at].service.prepare("SELECT id, a FROM t ORDER BY id").unwrap();
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    pub(crate) fn events(&self, at: usize) -> i64 {
+        self.one(at, "SELECT count(*) FROM t_Events")
+    }
+
+    /// That many steps of half a second.
+    pub(crate) fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.step(Duration::from_millis(500));
+        }
+    }
+
+    /// Time passes, then everybody does everything that there is to do.
+    pub(crate) fn step(&mut self, time: Duration) {
+        self.passed += time;
+        for at in 0..self.nodes.len() {
+            let moment = self.moment();
+            if let Some(replica) = &mut self.nodes[at].replica {
+                replica.tick(moment);
+            }
+        }
+        while self.turn() {}
+    }
+
+    /// Everybody works once, and what comes of it is delivered. Answers whether anything came of it.
+    fn turn(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.nodes.len() {
+            let moment = self.moment();
+            let Some(replica) = &mut self.nodes[at].replica else { continue };
+            while replica.work(moment).unwrap() != Worked::Idle {
+                moved = true;
+            }
+            let outputs = replica.take_outputs();
+            moved |= !outputs.is_empty();
+            self.deliver(at, outputs);
+        }
+        moved
+    }
+
+    fn deliver(&mut self, from: usize, outputs: VecDeque<Output>) {
+        let node = self.id(from);
+        for output in outputs {
+            match output {
+                Output::Feed(frame) => {
+                    let frame = bytes::Bytes::from(frame);
+                    match &mut self.held {
+                        Some(held) => held.push((from, frame)),
+                        None => self.tell(from, |_| Input::Feed { subject: node, frame: frame.clone() }),
+                    }
+                }
+                Output::Presence(frame) => {
+                    let frame = bytes::Bytes::from(frame);
+                    self.tell(from, |_| Input::Presence(frame.clone()));
+                }
+                Output::Ask { ask, to, request } => {
+                    let at = (0..self.nodes.len()).find(|&at| {
+                        self.nodes[at].replica.as_ref().is_some_and(|replica| replica.node() == to)
+                            && !self.cut.contains(&(from, at))
+                    });
+                    let reader = at.and_then(|at| self.nodes[at].reader.as_ref());
+                    let frame = reader.map(|reader| wire::encode(&donor::answer(reader, &request).unwrap()).into());
+                    let moment = self.moment();
+                    self.replica(from).handle(Input::Answer { ask, frame }, moment);
+                }
+                Output::Reply { .. } => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, from: usize, input: impl Fn(usize) -> Input) {
+        let moment = self.moment();
+        for to in (0..self.nodes.len()).filter(|to| *to != from && !self.cut.contains(&(from, *to))) {
+            if let Some(replica) = &mut self.nodes[to].replica {
+                replica.handle(input(to), moment);
+            }
+        }
+    }
+
+    /// Delivers a feed that was held back.
+    pub(crate) fn hand_over(&mut self, from: usize, node: NodeId, frame: &bytes::Bytes) {
+        self.tell(from, |_| Input::Feed { subject: node, frame: frame.clone() });
+    }
+}
