@@ -64,7 +64,8 @@ pub const CREATE: [&str; 10] = [
   timestamp INTEGER NOT NULL, -- the event's own: the greatest is tried first
   holder TEXT,                -- unique: the record that holds the value
   due BOOLEAN NOT NULL DEFAULT TRUE, -- what is in its way may have changed: it is tried at once
-  tried_at INTEGER NOT NULL DEFAULT 0 -- milliseconds since 1970
+  tried_at INTEGER NOT NULL DEFAULT 0, -- milliseconds since 1970
+  dropping BOOLEAN NOT NULL DEFAULT FALSE -- the operator gives it up: a new event is to supersede it
 ) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS _rowcast_mended (
   n INTEGER PRIMARY KEY,

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod init;
 mod outside;
+mod parked;
 mod run;
 mod schema;
 mod status;
@@ -60,6 +61,7 @@ enum Command {
     Check(check::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
+    Parked(parked::Arguments),
     Uninstall(uninstall::Arguments),
     #[command(name = SERVICE, hide = true)]
     Service {
@@ -115,6 +117,7 @@ fn perform(command: Command) -> Result<u8, Error> {
             Command::Check(arguments) => check::check(arguments, environment).await,
             Command::Run(arguments) => run::run(arguments, environment).await,
             Command::Status(arguments) => status::status(arguments, environment).await.map(|()| 0),
+            Command::Parked(arguments) => parked::parked(arguments).await.map(|()| 0),
             Command::Uninstall(arguments) => uninstall::uninstall(arguments).await.map(|()| 0),
             Command::Service { .. } => unreachable!("bug: it was dealt with before"),
         }

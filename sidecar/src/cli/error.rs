@@ -62,6 +62,12 @@ pub enum Error {
         /// Why it failed.
         source: BoxError,
     },
+    /// There is no such parked event that could be tried or dropped.
+    #[error("no event {event} is parked that could be; one from the future waits for its time")]
+    NotParked {
+        /// As it was given.
+        event: String,
+    },
     /// The node could not go on.
     #[error("the node has failed")]
     Node {

@@ -29,6 +29,22 @@ pub(super) async fn uninstall(database: &Path, declaration: Declaration) -> Resu
     blocking("remove Rowcast from the database", database, uninstalled).await
 }
 
+/// The parked events, at most `limit`, and how many there are.
+pub(super) async fn parked(database: &Path, limit: usize) -> Result<(Vec<store::ParkedRow>, u64), Error> {
+    blocking("list the parked events", database, move |path| Ok(store::operator::parked(&path, limit)?)).await
+}
+
+/// Has parked events tried; how many.
+pub(super) async fn retry_parked(database: &Path, event: Option<String>) -> Result<usize, Error> {
+    let marked = move |path: PathBuf| Ok(store::operator::retry_parked(&path, event.as_deref())?);
+    blocking("have parked events tried", database, marked).await
+}
+
+/// Has a parked event given up; whether it can be.
+pub(super) async fn drop_parked(database: &Path, event: String) -> Result<bool, Error> {
+    blocking("drop a parked event", database, move |path| Ok(store::operator::drop_parked(&path, &event)?)).await
+}
+
 /// Whether NATS can be reached and takes the login.
 pub(super) async fn probe(config: &Config) -> Result<(), BoxError> {
     bus::probe(config).await?;

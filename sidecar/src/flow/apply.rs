@@ -223,7 +223,14 @@ impl<'t, 'a> Applier<'t, 'a> {
         }
         let row = event.data.as_deref().map(|data| record::row_from_json(&layout.columns, data)).transpose();
         let read = record::parse_record_id(&event.record_id, &shape.key).and_then(|key| Ok((key, row?)));
-        Ok(read.map_err(|error| format!("it does not read: {error}")))
+        Ok(match read {
+            Err(error) => Err(format!("it does not read: {error}")),
+            // Another row would be written than the one that is looked at.
+            Ok((_, Some(cells))) if event.record_id != key_text(shape, &layout, &cells) => {
+                Err("its row has another key than its record".into())
+            }
+            Ok(read) => Ok(read),
+        })
     }
 
     /// Whether no row of the table can hold what no event knows. Else each is compared with its events, without the one that
@@ -292,6 +299,12 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.fresh.remove(&id);
         self.tx.unpark(table, id)
     }
+}
+
+/// The record id of a row under the layout that it was captured with.
+fn key_text(shape: &Shape, layout: &Layout, cells: &[Value]) -> String {
+    let key: Vec<Value> = layout.key.iter().map(|&at| cells[at].clone()).collect();
+    shape.record_id_of_key(&key)
 }
 
 /// An event that is to be applied.

@@ -88,6 +88,7 @@ metrics! { GAUGES: Gauge {
     TABLE_EVENTS = "rowcast_table_events" [Unit::Count], "Events kept of a table; label table.";
     TABLE_PARKED = "rowcast_table_parked" [Unit::Count], "Events of a table that are stored but not applied; label table.";
     UNREPAIRED = "rowcast_diverged_records" [Unit::Count], "Records that are known to be damaged here and are not mended.";
+    PARKED_NOW = "rowcast_parked" [Unit::Count], "Events that are stored but not applied; label reason.";
     PROGRESS_DONE = "rowcast_progress_done" [Unit::Count], "How much of a longer work, such as joining, is done.";
     PROGRESS_ALL = "rowcast_progress_all" [Unit::Count], "How much of it there is, as far as is known.";
 }}
@@ -202,6 +203,10 @@ fn observe(status: &Status) {
         let origin = position.origin.to_string();
         gauge!(POSITION.name, "origin" => origin.clone()).set(position.position as f64);
         gauge!(LAG_EVENTS.name, "origin" => origin).set(position.lag() as f64);
+    }
+    for reason in ["unique", "constraint", "clock", "schema"] {
+        let count = status.parked_by_reason.get(reason).copied().unwrap_or(0);
+        gauge!(PARKED_NOW.name, "reason" => reason).set(count as f64);
     }
     for table in &status.tables {
         gauge!(TABLE_EVENTS.name, "table" => table.name.clone()).set(table.events as f64);

@@ -1,5 +1,6 @@
 //! What the node shows of itself: readiness and the status page.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Moment, Replica};
@@ -118,6 +119,7 @@ impl Replica {
             tables: self.shown_tables(),
             counters: self.counters,
             verification: self.verification(),
+            parked_by_reason: self.parked_by_reason(),
             parked: self
                 .facts
                 .parked
@@ -179,7 +181,13 @@ impl Replica {
         }
         warnings.extend(self.compaction_held());
         if self.store.durable().parked > 0 {
-            warnings.push(format!("{} events are parked: they are kept, and tried again", self.store.durable().parked));
+            let reasons = self.parked_by_reason();
+            let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            warnings.push(format!(
+                "{} events are parked ({}): they are kept, and tried again; `rowcast parked list` shows them",
+                self.store.durable().parked,
+                reasons.join(", ")
+            ));
         }
         warnings
     }
@@ -222,10 +230,21 @@ impl Replica {
         columns.iter().filter(|column| shape.table.column(column).is_none()).cloned().collect()
     }
 
+    fn parked_by_reason(&self) -> BTreeMap<String, u64> {
+        let mut reasons = BTreeMap::new();
+        for (_, reason, count) in &self.facts.parked_counts {
+            *reasons.entry(reason.clone()).or_default() += count;
+        }
+        reasons
+    }
+
     fn shown_tables(&self) -> Vec<Table> {
         let events =
             |name: &str| self.facts.events.iter().find(|(table, _)| table == name).map_or(0, |(_, count)| *count);
-        let parked = |name: &str| self.facts.parked.iter().filter(|parked| parked[1] == name).count() as u64;
+        let parked = |name: &str| {
+            let counts = self.facts.parked_counts.iter().filter(|(table, ..)| table.eq_ignore_ascii_case(name));
+            counts.map(|(.., count)| *count).sum()
+        };
         let table = |table: &std::sync::Arc<Replicated>| Table {
             name: table.name.clone(),
             capture: table.declared.capture.word().to_owned(),

@@ -103,6 +103,8 @@ impl Replica {
                 return Ok(None);
             }
             let drained = ingest::drain(tx, at.wall)?;
+            // The operator marks events beside this process.
+            tx.durable.due |= now_and_then;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
             applier.retry(reasons)?;

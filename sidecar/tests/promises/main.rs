@@ -12,6 +12,7 @@ mod ingest;
 mod kept;
 mod order;
 mod peers;
+mod poison;
 mod schema_change;
 mod schema_random;
 mod schema_rules;

@@ -3,7 +3,7 @@
 //! A node with none of them pays nothing: [`Durable::parked`](super::Durable) says so without a look at the database.
 
 use rowcast_schema::bookkeeping;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::Replicated;
@@ -65,9 +65,11 @@ pub struct ParkedEvent {
     pub table: String,
     /// Why, as it was last found.
     pub reason: ParkReason,
+    /// Whether the operator gave it up: a new event is to supersede it.
+    pub dropping: bool,
 }
 
-const EVENT: &str = "event, timestamp, table_name, reason FROM _rowcast_parked";
+const EVENT: &str = "event, timestamp, table_name, reason, dropping FROM _rowcast_parked";
 
 impl Tx<'_> {
     /// Parks a stored event, with its reason. Answers whether it was not parked before.
@@ -243,19 +245,20 @@ impl Tx<'_> {
     }
 
     fn listed(&self, sql: &str, bound: impl rusqlite::Params) -> Result<Vec<ParkedEvent>, Error> {
-        let found: Vec<(String, i64, String, String)> = self
+        let found: Vec<(String, i64, String, String, bool)> = self
             .connection
             .prepare_cached(sql)
             .and_then(|mut statement| {
-                statement.query_map(bound, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
+                let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+                statement.query_map(bound, read)?.collect()
             })
             .doing("list the parked events")?;
-        let event = |(id, timestamp, table, reason): (String, i64, String, String)| {
+        let event = |(id, timestamp, table, reason, dropping): (String, i64, String, String, bool)| {
             let (Some(id), Some(reason)) = (event_id(&id), ParkReason::parse(&reason)) else {
                 return Err(damaged(bookkeeping::PARKED, id));
             };
             let version = Version { timestamp: Timestamp(timestamp), origin: id.origin, sequence: id.sequence };
-            Ok(ParkedEvent { id, version, table, reason })
+            Ok(ParkedEvent { id, version, table, reason, dropping })
         };
         found.into_iter().map(event).collect()
     }

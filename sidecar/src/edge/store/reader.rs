@@ -27,6 +27,9 @@ pub struct Reader {
     wal_path: PathBuf,
 }
 
+/// Parked events that are counted by table and reason for the status page, every second.
+const PARKED_COUNTED_MAX: u64 = 10_000;
+
 /// Facts for the status page.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -38,6 +41,8 @@ pub struct Facts {
     pub columns: Vec<Vec<String>>,
     /// Parked events, at most twenty: event, table, record, reason, detail.
     pub parked: Vec<[String; 5]>,
+    /// Per table and reason, how many events are parked; of very many, the first [`PARKED_COUNTED_MAX`] are counted.
+    pub parked_counts: Vec<(String, String, u64)>,
 }
 
 impl Reader {
@@ -129,7 +134,18 @@ impl Reader {
                     rows.collect()
                 })
                 .doing("list the parked events")?;
-            Ok(Facts { journal_rows, events, columns, parked })
+            let parked_counts = self
+                .connection
+                .prepare_cached(
+                    "SELECT table_name, reason, count(*) FROM (SELECT table_name, reason FROM _rowcast_parked LIMIT ?1)
+                     GROUP BY table_name, reason",
+                )
+                .and_then(|mut statement| {
+                    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+                    statement.query_map([PARKED_COUNTED_MAX], read)?.collect()
+                })
+                .doing("count the parked events")?;
+            Ok(Facts { journal_rows, events, columns, parked, parked_counts })
         })
     }
 

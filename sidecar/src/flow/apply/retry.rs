@@ -1,9 +1,13 @@
 //! Tries parked events again: those whose way may be free at once, the others now and then.
 
+use rowcast_schema::record;
+
 use super::{Applier, Arriving};
 use crate::clock;
-use crate::edge::store::{Error, ParkReason, ParkedEvent};
-use crate::event::Event;
+use crate::edge::store::{Error, ParkReason, ParkedEvent, Replicated, Shape};
+use crate::event::{Event, Operation};
+use crate::flow::capture::Change;
+use crate::flow::ingest;
 use crate::limits;
 
 impl Applier<'_, '_> {
@@ -35,6 +39,9 @@ impl Applier<'_, '_> {
         let Some(table) = self.tx.tables().get(&parked.table) else { return Ok(()) };
         let Some(shape) = &table.shape else { return Ok(()) };
         let Some((event, _)) = self.tx.event(table, parked.id)? else { return Ok(()) };
+        if parked.dropping && parked.reason != ParkReason::Clock {
+            return self.give_up(parked, &event, (table, shape));
+        }
         if parked.reason == ParkReason::Unique {
             return match self.read(&event, shape)? {
                 Ok((key, _)) => {
@@ -52,6 +59,36 @@ impl Applier<'_, '_> {
         let placed = self.place(table, Arriving { id, event: &event, context: &context, held });
         self.again = false;
         placed
+    }
+
+    /// Makes a new event of the record as it is here, which is later than the parked one: every node gives that up then.
+    fn give_up(
+        &mut self,
+        parked: &ParkedEvent,
+        event: &Event,
+        (table, shape): (&Replicated, &Shape),
+    ) -> Result<(), Error> {
+        tracing::warn!(event = %parked.id, table = table.name, record = event.record_id, "dropped a parked event, as was asked");
+        self.believe(parked, event)?;
+        let Ok(key) = record::parse_record_id(&event.record_id, &shape.key) else {
+            // There is no such record, and none of a node that could read it: it is put aside here alone.
+            self.tx.set_processed(table, parked.id, true)?;
+            return self.unpark(table, parked.id);
+        };
+        let row = self.tx.row(shape, &key)?;
+        let (operation, changed) = if row.is_some() { (Operation::Update, -1) } else { (Operation::Delete, 0) };
+        let change = Change {
+            table: table.name.clone(),
+            operation,
+            record_id: event.record_id.clone(),
+            data: row.map(|row| record::row_to_json(&shape.layout.columns, &row)),
+            layout: shape.layout.id,
+            changed,
+            at: Some(self.now),
+        };
+        let ingested = ingest::changes(self.tx, vec![change], self.now)?;
+        self.done.ingested.push(ingested);
+        Ok(())
     }
 
     /// What the service writes from here on is later than this event, if it is not too far ahead still.

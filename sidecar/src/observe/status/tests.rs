@@ -66,6 +66,7 @@ pub(crate) fn troubled() -> Status {
         repaired: 1,
         ..Counters::default()
     };
+    status.parked_by_reason = BTreeMap::from([("unique".to_owned(), 23)]);
     status.parked = vec![Parked {
         event: format!("{}:000000000000002a", id(2)),
         table: "Track".to_owned(),

@@ -1,0 +1,126 @@
+//! Events that cannot be applied: parked with their reason, in nobody's way, and mended or given up by the operator.
+
+use std::time::Duration;
+
+use rowcast::edge::clock;
+use rowcast::edge::store::{Store, Tx, operator};
+use rowcast::flow::apply::Applier;
+use rowcast_schema::layout::Layout;
+
+use super::claims::{all_have, exchange};
+use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+
+const TABLES: &str =
+    "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, u INTEGER UNIQUE, n TEXT NOT NULL CHECK (n <> ''));";
+
+/// Eight kinds of poison among good events: each is kept with its reason, and the good ones are all applied.
+#[test]
+fn poison_of_eight_kinds_is_parked_and_keeps_nothing_else_waiting() {
+    let mut node = Node::new(&toml(&["t", "later"]), TABLES);
+    node.start(true);
+    node.run();
+    let shape = layout("t", &["id", "u", "n"]);
+    let other_key = Layout::new("t".into(), vec!["id".into(), "u".into()], vec![1]);
+    let (later, unknown) = (layout("later", &["id"]), layout("nobodys", &["id"]));
+    let now = clock::now();
+    let far = now.plus(Duration::from_secs(3600));
+    let good = |id: u32| event(&shape, &id.to_string(), Some(&format!(r#"{{"id":{id},"u":{id},"n":"x"}}"#)), now);
+    let bad = |id: u32, u: &str, n: &str| {
+        event(&shape, &id.to_string(), Some(&format!(r#"{{"id":{id},"u":{u},"n":{n}}}"#)), now)
+    };
+    let poison = vec![
+        event(&unknown, "1", Some(r#"{"id":1}"#), now),
+        event(&other_key, "901", Some(r#"{"id":901,"u":901}"#), now),
+        event(&shape, "902", Some(r#"{"id":902,"u":"#), now),
+        event(&shape, "no number", Some(r#"{"id":903,"u":903,"n":"x"}"#), now),
+        bad(904, "904", "null"),
+        event(&shape, "905", Some(r#"{"id":905,"u":905,"n":"x"}"#), far),
+        // Of two with one timestamp and origin the later number wins: that is the last good one.
+        bad(906, "9", "\"x\""),
+        event(&later, "1", Some(r#"{"id":1}"#), now),
+    ];
+    let mut events = Vec::new();
+    for (at, poison) in (1..).zip(poison) {
+        events.extend([poison, good(at)]);
+    }
+    events.push(good(9));
+    let count = events.len() as u64;
+    node.replica = None;
+    let mut store = Store::open(&node.path(), declaration(&toml(&["t", "later"]))).unwrap();
+    // Past the checks of what arrives, which refuse some of these: as a newer version, or a damaged disk, would bring them.
+    let known = layouts(&[&shape, &other_key, &later, &unknown]);
+    for (sequence, event) in (1..).zip(events) {
+        let apply = |tx: &mut Tx<'_>| {
+            let mut applier = Applier::new(tx, now);
+            applier.group(node_id(9), &piece(sequence, sequence, vec![event]), &known)?;
+            applier.finish()
+        };
+        store.write(apply).unwrap();
+    }
+    assert_eq!(store.durable().vector.of(node_id(9)), count);
+    drop(store);
+    node.start(false);
+    node.run();
+    assert_eq!(node.text("SELECT id AS v FROM t ORDER BY id").as_deref(), Some("1,2,3,4,5,6,7,8,9"));
+    let parked = "SELECT record_id || ':' || reason AS v FROM _rowcast_parked ORDER BY record_id";
+    let expected = "1:schema,901:schema,902:schema,904:constraint,905:clock,906:unique,no number:schema";
+    assert_eq!(node.text(parked).as_deref(), Some(expected));
+    assert_eq!(node.text("SELECT table_name AS v FROM _rowcast_strays").as_deref(), Some("nobodys"));
+    let (rows, all) = operator::parked(&node.path(), 100).unwrap();
+    assert_eq!((rows.len(), all), (7, 7));
+    assert!(rows.iter().all(|row| row.bytes > 0 && row.since > 0 && !row.detail.is_empty()), "{rows:?}");
+    let at = node.at();
+    node.tick(Duration::from_secs(2));
+    let status = node.replica().status(rowcast::replica::Moment { uptime: at.uptime + Duration::from_secs(9), ..at });
+    let counted: Vec<_> = status.parked_by_reason.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+    assert_eq!(counted, [("clock", 1), ("constraint", 1), ("schema", 4), ("unique", 1)]);
+    // What was missing comes: the event that waited for it is applied at once.
+    node.sql("CREATE TABLE later(id INTEGER PRIMARY KEY NOT NULL)");
+    node.run();
+    assert_eq!(node.text("SELECT id AS v FROM later").as_deref(), Some("1"));
+}
+
+fn parked_event(node: &Node) -> String {
+    node.text("SELECT event AS v FROM _rowcast_parked").unwrap()
+}
+
+const COLLIDING: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE);";
+
+fn collided() -> [Node; 2] {
+    let mut nodes = [(); 2].map(|()| Node::ready(&toml(&["t"]), COLLIDING));
+    exchange(&mut nodes);
+    nodes[0].sql("INSERT INTO t VALUES ('a', 1)");
+    std::thread::sleep(Duration::from_millis(3));
+    nodes[1].sql("INSERT INTO t VALUES ('b', 1)");
+    exchange(&mut nodes);
+    all_have(&nodes, "SELECT count(*) AS v FROM _rowcast_parked", "1");
+    nodes
+}
+
+#[test]
+fn a_parked_event_that_the_operator_drops_is_gone_on_every_node_and_does_not_come_back() {
+    let mut nodes = collided();
+    assert!(operator::drop_parked(&nodes[0].path(), &parked_event(&nodes[0])).unwrap());
+    exchange(&mut nodes);
+    all_have(&nodes, "SELECT count(*) AS v FROM _rowcast_parked", "0");
+    nodes[1].sql("DELETE FROM t WHERE id = 'b'");
+    exchange(&mut nodes);
+    all_have(&nodes, "SELECT id AS v FROM t", "");
+    all_have(
+        &nodes,
+        "SELECT record_id || operation_type AS v FROM t_Events ORDER BY sequence_number, record_id",
+        "aCREATE,bCREATE,aDELETE,bDELETE",
+    );
+    assert!(!operator::drop_parked(&nodes[0].path(), "none").unwrap());
+}
+
+#[test]
+fn a_parked_event_is_tried_when_the_operator_asks() {
+    let mut nodes = collided();
+    let before = nodes[0].text("SELECT tried_at AS v FROM _rowcast_parked");
+    std::thread::sleep(Duration::from_millis(3));
+    assert_eq!(operator::retry_parked(&nodes[0].path(), None).unwrap(), 1);
+    nodes[0].run();
+    assert_eq!(nodes[0].text("SELECT due AS v FROM _rowcast_parked").as_deref(), Some("0"));
+    assert_ne!(nodes[0].text("SELECT tried_at AS v FROM _rowcast_parked"), before);
+}
