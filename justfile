@@ -17,6 +17,10 @@ demo *args:
 test *args: _nats-server
     cargo test {{ if args =~ '(^| )(-p|--package)' { '' } else { '--workspace' } }} --locked {{ args }}
 
+# Run N random SQL programs with and without Rowcast, and compare: `just programs 100000`. `FIRST` is the first seed.
+programs N FIRST="1":
+    ROWCAST_PROGRAMS={{ N }} ROWCAST_PROGRAM_FIRST={{ FIRST }} cargo test --release --locked -p rowcast --test programs -- --nocapture random_programs
+
 # Check formatting, lints and docs, of the example service too. Warnings are errors. The docs are for who reads the code.
 lint:
     cargo fmt --check

@@ -14,7 +14,7 @@ use crate::OWN_PREFIX;
 use crate::identifier::{quoted, quoted_list};
 use crate::layout::Layout;
 use crate::record::Collation;
-use crate::table::{Table, Term, Unique};
+use crate::table::{Column, Table, Term, Unique};
 use crate::value::Affinity;
 
 /// The journal's name.
@@ -182,9 +182,11 @@ impl Writer<'_> {
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
             let spared: Vec<String> =
                 self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name))).collect();
-            let mut claim: Vec<String> = unique.terms.iter().map(|term| self.claimed(term)).collect();
-            // Without it SQLite could not use the index, and every write of the service would read the whole table.
-            claim.extend(unique.predicate.iter().map(|predicate| format!("({predicate})")));
+            // Without the predicate SQLite could not use the index, and every write of the service would read the whole
+            // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
+            let predicate = unique.predicate.as_deref();
+            let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
+            claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate)));
             body.push_str(&format!(
                 "\n  {suspects} FROM {} AS held WHERE {} AND NOT ({});",
                 quoted(&self.table.name),
@@ -195,22 +197,54 @@ impl Writer<'_> {
         body
     }
 
-    fn claimed(&self, term: &Term) -> String {
+    fn claimed(&self, term: &Term, predicate: Option<&str>) -> String {
         match term {
             Term::Column(at, collation) => {
-                let name = quoted(&self.table.columns[*at].name);
-                format!("held.{name} = NEW.{name}{}", collate(collation))
+                let column = &self.table.columns[*at];
+                format!("held.{} = {}{}", quoted(&column.name), brought(column), collate(collation))
             }
             // The inner scope gives the unqualified names of the expression the values of NEW.
             Term::Expression(text, collation) => {
-                let names = self.table.columns.iter().map(|column| format!("NEW.{0} AS {0}", quoted(&column.name)));
+                let columns = self.table.columns.iter();
+                let names = columns.map(|column| format!("{} AS {}", brought(column), quoted(&column.name)));
+                // What a partial index leaves out is not computed for NEW either: CASE is SQLite's only promise of that.
+                let value = match predicate {
+                    Some(predicate) => format!("CASE WHEN ({predicate}) THEN ({text}) END"),
+                    None => format!("({text})"),
+                };
                 format!(
-                    "({text}) = (SELECT ({text}) FROM (SELECT {})){}",
+                    "({text}) = (SELECT {value} FROM (SELECT {})){}",
                     names.collect::<Vec<_>>().join(", "),
                     collate(collation)
                 )
             }
         }
+    }
+}
+
+/// What a write brings to a column: REPLACE puts the default where NOT NULL forbids the NULL of NEW.
+fn brought(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.default.as_deref().filter(|_| column.not_null && !column.generated).and_then(constant) {
+        Some(default) => format!("ifnull(NEW.{name}, {default})"),
+        None => format!("NEW.{name}"),
+    }
+}
+
+/// The text of a default as an expression that can stand anywhere and cannot raise: only where it surely is one.
+fn constant(text: &str) -> Option<String> {
+    let word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let number = text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+    let known = ["NULL", "TRUE", "FALSE", "CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP"];
+    if number || text.starts_with('\'') || text.starts_with("x'") || text.starts_with("X'") {
+        // No names, no functions: those of a service are not ours to call.
+        let plain = text.bytes().all(|byte| !b"\"`[(".contains(&byte));
+        (plain || (!number && text.ends_with('\''))).then(|| format!("({text})"))
+    } else if known.iter().any(|known| known.eq_ignore_ascii_case(text)) {
+        Some(text.to_owned())
+    } else {
+        // `DEFAULT word` is the text.
+        (word && !text.is_empty()).then(|| format!("'{text}'"))
     }
 }
 
@@ -272,6 +306,19 @@ mod tests {
             },
         ];
         insta::assert_snapshot!(text(&table));
+    }
+
+    #[test]
+    fn a_default_is_taken_over_only_where_it_is_a_constant() {
+        let taken = |text: &str| constant(text);
+        assert_eq!(taken("1 + 1").as_deref(), Some("(1 + 1)"));
+        assert_eq!(taken("'a (\"b\")'").as_deref(), Some("('a (\"b\")')"));
+        assert_eq!(taken("x'00'").as_deref(), Some("(x'00')"));
+        assert_eq!(taken("word").as_deref(), Some("'word'"));
+        assert_eq!(taken("current_timestamp").as_deref(), Some("current_timestamp"));
+        for text in ["\"name\"", "own()", "1 + own()", "lower('A')", ""] {
+            assert_eq!(taken(text), None, "{text}");
+        }
     }
 
     #[test]

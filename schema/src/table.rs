@@ -113,6 +113,22 @@ impl Table {
             && matches!(self.key[..], [at] if self.columns[at].declared_type.eq_ignore_ascii_case("INTEGER"))
     }
 
+    /// Whether a unique index has the whole key among its columns: no two records can claim the same of it, and SQLite
+    /// does not take one with the rowid as the target of an upsert.
+    pub fn is_covered_by_key(&self, unique: &Unique) -> bool {
+        let has = |&key: &usize| {
+            unique.terms.iter().any(|term| match term {
+                Term::Column(at, collation) => {
+                    let as_strict = collation.eq_ignore_ascii_case(&self.columns[key].collation)
+                        || collation.eq_ignore_ascii_case("BINARY");
+                    *at == key && (as_strict || self.has_integer_key())
+                }
+                Term::Expression(..) => false,
+            })
+        };
+        !self.key.is_empty() && self.key.iter().all(has)
+    }
+
     /// What a record id needs to know of the key, in key order; `None` when a collation is not built in.
     pub fn key_columns(&self) -> Option<Vec<KeyColumn>> {
         let column = |&at: &usize| {

@@ -147,6 +147,9 @@ fn read_indexes(connection: &Connection, table: &mut Table) -> rusqlite::Result<
         }
         table.index_sql.extend(sql);
     }
+    // The key's own collations are known only now.
+    let uniques = std::mem::take(&mut table.uniques);
+    table.uniques = uniques.into_iter().filter(|unique| !table.is_covered_by_key(unique)).collect();
     Ok(())
 }
 

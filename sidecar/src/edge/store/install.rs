@@ -131,9 +131,16 @@ fn fit_journal(connection: &Connection, width: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// Our triggers as they are. One that the service's own have come after counts as no trigger, and is made again: SQLite runs
+/// the newest first, and after one of theirs that fails in an `OR FAIL` statement ours would not run, though the row stays.
 fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Error> {
     connection
-        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2")
+        .prepare(
+            "SELECT name, iif(EXISTS (SELECT 1 FROM sqlite_schema AS later
+                 WHERE type = 'trigger' AND later.rowid > ours.rowid AND later.tbl_name = ours.tbl_name COLLATE NOCASE
+                 AND substr(later.name, 1, ?1) <> ?2), '', sql)
+             FROM sqlite_schema AS ours WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2",
+        )
         .and_then(|mut statement| {
             statement.query_map((OWN_PREFIX.len(), OWN_PREFIX), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })

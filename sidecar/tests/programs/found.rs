@@ -1,0 +1,93 @@
+//! Programs that were found by chance once, made small, and are to stay right whatever the seeds are.
+
+use super::schema::Schema;
+use super::statements::Step;
+use super::{Kinds, Program, play};
+
+fn program(tables: &[&str], schema: &[&str], steps: &[&str]) -> Program {
+    let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let schema = Schema { sql: owned(schema), names: owned(tables), ..Schema::default() };
+    let step = |text: String| if text == "work" { Step::Ingest(None) } else { Step::Sql(text) };
+    let steps = owned(steps).into_iter().map(step).collect();
+    Program { schema, before: Vec::new(), steps, fed: true, kinds: Kinds::default() }
+}
+
+fn plays(tables: &[&str], schema: &[&str], steps: &[&str]) {
+    let played = play(&program(tables, schema, steps), &mut Kinds::default());
+    assert_eq!(played, Ok(()));
+}
+
+/// I8: what a partial index leaves out is not computed by our triggers either.
+#[test]
+fn an_index_over_json_lets_rows_without_json_in() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, body TEXT)",
+            "CREATE UNIQUE INDEX u ON t(json_extract(body, '$.k')) WHERE json_valid(body)",
+        ],
+        &[
+            "INSERT INTO t VALUES ('a', 'no json'), ('b', '{\"k\":1}')",
+            "work",
+            "REPLACE INTO t VALUES ('c', '{\"k\": 1}'), ('d', 'none either')",
+        ],
+    );
+}
+
+/// REPLACE puts the default where NOT NULL forbids a NULL, and the default evicts.
+#[test]
+fn a_default_that_stands_in_for_null_evicts_like_any_other_value() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, u REAL NOT NULL DEFAULT 2 UNIQUE, e TEXT NOT NULL DEFAULT word)",
+            "CREATE UNIQUE INDEX e ON t(lower(e))",
+        ],
+        &[
+            "INSERT INTO t VALUES (3, 2.0, 'a'), (4, 3.0, 'word')",
+            "work",
+            "REPLACE INTO t VALUES (5, NULL, 'b')",
+            "REPLACE INTO t VALUES (6, 6, NULL)",
+        ],
+    );
+}
+
+/// A unique index that has the whole key in it cannot be violated, and SQLite takes none with the rowid as a target.
+#[test]
+fn an_index_with_the_rowid_in_it_stops_nothing() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, g TEXT AS (a || 'g'))",
+            "CREATE UNIQUE INDEX u ON t(id DESC, lower(a))",
+            "CREATE UNIQUE INDEX v ON t(g, id)",
+        ],
+        &[
+            "INSERT INTO t(id, a) VALUES (1, 'a'), (2, 'a')",
+            "work",
+            "UPDATE t SET a = 'b'",
+            "REPLACE INTO t(id, a) VALUES (2, 'c')",
+        ],
+    );
+}
+
+/// A trigger of the service that fails in an OR FAIL statement leaves the row, and ours must have run by then.
+#[test]
+fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT)",
+            "CREATE UNIQUE INDEX u ON t(a + 0)",
+            "CREATE TRIGGER first AFTER DELETE ON t BEGIN SELECT 1; END",
+        ],
+        &[
+            "INSERT INTO t VALUES ('a', 'none')",
+            "work",
+            "CREATE TRIGGER second AFTER INSERT ON t BEGIN UPDATE t SET a = 'A' WHERE id = NEW.id; END",
+            "INSERT OR FAIL INTO t VALUES ('b', '1')",
+            "work",
+            "INSERT OR FAIL INTO t VALUES ('c', '2')",
+        ],
+    );
+}
