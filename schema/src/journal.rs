@@ -120,7 +120,13 @@ impl Writer<'_> {
     }
 
     fn evicted_by_update(&self) -> Trigger {
-        self.trigger("evicted_by_update", "BEFORE UPDATE", &format!("BEGIN{}", self.victims("OLD")))
+        // SQLite computes the generated columns of NEW here from those columns only that the trigger names, and takes NULL
+        // for the others. So all are named, in a condition that always holds.
+        let has_generated = self.table.columns.iter().any(|column| column.generated);
+        let written = self.table.columns.iter().filter(|column| has_generated && !column.generated);
+        let named: Vec<String> = written.map(|column| format!("(NEW.{} IS NULL)", quoted(&column.name))).collect();
+        let when = if named.is_empty() { String::new() } else { format!("WHEN {} >= 0 ", balanced(named, " + ")) };
+        self.trigger("evicted_by_update", "BEFORE UPDATE", &format!("{when}BEGIN{}", self.victims("OLD")))
     }
 
     /// What a delete is journaled as.

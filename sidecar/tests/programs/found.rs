@@ -71,6 +71,24 @@ fn an_index_with_the_rowid_in_it_stops_nothing() {
     );
 }
 
+/// SQLite computes a generated column of NEW in a BEFORE UPDATE trigger from what the trigger names alone.
+#[test]
+fn an_update_evicts_by_a_generated_column_of_what_it_does_not_change() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a, b, g TEXT AS (b || 'g'), h AS (lower(g)) STORED, UNIQUE (g, a) ON CONFLICT REPLACE)",
+            "CREATE UNIQUE INDEX u ON t(h || a)",
+        ],
+        &[
+            "INSERT INTO t(id, a, b) VALUES ('a', 1, 1), ('b', 2, 1)",
+            "work",
+            "UPDATE t SET a = 2 WHERE id = 'a'",
+            "UPDATE OR REPLACE t SET a = 3",
+        ],
+    );
+}
+
 /// A trigger of the service that fails in an OR FAIL statement leaves the row, and ours must have run by then.
 #[test]
 fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
