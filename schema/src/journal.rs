@@ -7,8 +7,9 @@
 //! Two things that SQLite does not tell a trigger are handled here:
 //! - REPLACE that evicts a row by a second UNIQUE index fires no delete trigger. A BEFORE trigger journals the possible
 //!   victims as suspects; ingest looks whether they are gone.
-//! - Where the service has triggers of its own on the table, theirs may run before ours and `NEW` is then stale. There
-//!   ours read the row back from the table, and journal a delete as a suspect.
+//! - Where the service has triggers of its own on the table, theirs may run before ours and `NEW` is then stale; so it is
+//!   where a foreign key's CASCADE or SET NULL comes back to the row. There ours read the row back from the table, and
+//!   journal a delete as a suspect.
 
 use crate::OWN_PREFIX;
 use crate::identifier::{quoted, quoted_list};
@@ -64,7 +65,7 @@ pub struct Trigger {
 
 /// The triggers that capture `table` under `layout`.
 pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
-    let writer = Writer { table, layout, read_back: !table.triggers.is_empty() };
+    let writer = Writer { table, layout, read_back: !table.triggers.is_empty() || table.refers_to_itself };
     let mut triggers = vec![writer.insert(), writer.update(), writer.delete()];
     if !table.uniques.is_empty() {
         triggers.push(writer.evicted_by_insert());
@@ -116,7 +117,11 @@ impl Writer<'_> {
     }
 
     fn evicted_by_insert(&self) -> Trigger {
-        self.trigger("evicted_by_insert", "BEFORE INSERT", &format!("BEGIN{}", self.victims("NEW")))
+        // The key of a row that SQLite numbers is not known yet, and reads -1: the row that has that key is not the same.
+        let known =
+            self.table.has_integer_key().then(|| self.key_names().map(|name| format!("NEW.{} <> -1", quoted(name))));
+        let victims = self.victims("NEW", known.into_iter().flatten().next().as_deref());
+        self.trigger("evicted_by_insert", "BEFORE INSERT", &format!("BEGIN{victims}"))
     }
 
     fn evicted_by_update(&self) -> Trigger {
@@ -126,7 +131,7 @@ impl Writer<'_> {
         let written = self.table.columns.iter().filter(|column| has_generated && !column.generated);
         let named: Vec<String> = written.map(|column| format!("(NEW.{} IS NULL)", quoted(&column.name))).collect();
         let when = if named.is_empty() { String::new() } else { format!("WHEN {} >= 0 ", balanced(named, " + ")) };
-        self.trigger("evicted_by_update", "BEFORE UPDATE", &format!("{when}BEGIN{}", self.victims("OLD")))
+        self.trigger("evicted_by_update", "BEFORE UPDATE", &format!("{when}BEGIN{}", self.victims("OLD", None)))
     }
 
     /// What a delete is journaled as.
@@ -180,14 +185,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Journals the rows, other than the one with the key of `spared`, that hold what NEW claims.
-    fn victims(&self, spared: &str) -> String {
+    /// Journals the rows, other than the one with the key of `spared` where that is `known`, that hold what NEW claims.
+    fn victims(&self, spared: &str, known: Option<&str>) -> String {
         let mut body = String::new();
         for unique in &self.table.uniques {
             let key = self.key_names().map(|name| format!("held.{}", quoted(name)));
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
-            let spared: Vec<String> =
-                self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name))).collect();
+            let same = self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name)));
+            let spared: Vec<String> = same.chain(known.map(str::to_owned)).collect();
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();

@@ -31,6 +31,9 @@ pub struct Table {
     pub uniques: Vec<Unique>,
     /// Names of the service's own triggers on this table.
     pub triggers: Vec<String>,
+    /// A foreign key leads from this table back to it, at once or by way of others: what is done to one of its rows can
+    /// change that row again before our triggers run.
+    pub refers_to_itself: bool,
     /// The `CREATE TABLE` statement, as stored.
     pub sql: String,
     /// The `CREATE INDEX` statements of the table, as stored.
@@ -236,6 +239,7 @@ pub fn example(name: &str, columns: &[&str], key: &[&str]) -> Table {
         autoincrement: false,
         uniques: Vec::new(),
         triggers: Vec::new(),
+        refers_to_itself: false,
         sql: String::new(),
         index_sql: Vec::new(),
     }

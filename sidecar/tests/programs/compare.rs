@@ -51,6 +51,11 @@ impl Outcome {
         self.result.as_ref().is_err_and(|error| error.starts_with("3091 "))
     }
 
+    /// Whether an expression could not be computed.
+    pub(crate) fn is_of_an_expression(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| error == "1 integer overflow" || error == "1 malformed JSON")
+    }
+
     /// Whether no transaction is open after it.
     pub(crate) fn is_autocommit(&self) -> bool {
         self.autocommit
@@ -89,7 +94,7 @@ pub(crate) fn run(connection: &Connection, sql: &str) -> Outcome {
     let failed = result.is_err();
     Outcome {
         result,
-        changes: connection.changes(),
+        changes: if failed { 0 } else { connection.changes() },
         // Of a statement that fails SQLite promises nothing here, and any trigger makes it another.
         last_insert_rowid: if failed { 0 } else { connection.last_insert_rowid() },
         autocommit: connection.is_autocommit(),

@@ -30,6 +30,7 @@ fn an_index_over_json_lets_rows_without_json_in() {
             "INSERT INTO t VALUES ('a', 'no json'), ('b', '{\"k\":1}')",
             "work",
             "REPLACE INTO t VALUES ('c', '{\"k\": 1}'), ('d', 'none either')",
+            "REPLACE INTO t VALUES ('a', '{\"k\": 2}'), ('c', 'no json any more'), ('d', '{\"k\": 2}'), ('a', 'a')",
         ],
     );
 }
@@ -86,6 +87,40 @@ fn an_update_evicts_by_a_generated_column_of_what_it_does_not_change() {
             "UPDATE t SET a = 2 WHERE id = 'a'",
             "UPDATE OR REPLACE t SET a = 3",
         ],
+    );
+}
+
+/// A CASCADE that comes back to the row that it began with is done before our trigger runs.
+#[test]
+fn a_row_that_refers_to_itself_follows_its_own_key() {
+    let on = "ON UPDATE CASCADE ON DELETE CASCADE";
+    plays(
+        &["node", "left", "right"],
+        &[
+            &format!("CREATE TABLE node(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES node {on}) "),
+            &format!("CREATE TABLE left(id INTEGER PRIMARY KEY, r INTEGER REFERENCES right {on})"),
+            &format!("CREATE TABLE right(id INTEGER PRIMARY KEY REFERENCES Left(id) {on})"),
+        ],
+        &[
+            "PRAGMA foreign_keys = off",
+            "INSERT INTO node VALUES (4, 4), (5, 4)",
+            "INSERT INTO left VALUES (1, 1)",
+            "INSERT INTO right VALUES (1)",
+            "PRAGMA foreign_keys = on",
+            "work",
+            "UPDATE node SET id = 9 WHERE id = 4",
+            "UPDATE left SET id = 2",
+        ],
+    );
+}
+
+/// The key that SQLite is to find reads -1 in a BEFORE trigger, and a row may have just that key.
+#[test]
+fn the_row_with_the_key_minus_one_is_evicted_like_any_other() {
+    plays(
+        &["t"],
+        &["CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE)"],
+        &["INSERT INTO t VALUES (-1, 'a')", "work", "REPLACE INTO t(u) VALUES ('a')"],
     );
 }
 

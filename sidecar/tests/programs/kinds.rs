@@ -86,6 +86,7 @@ pub(crate) const KINDS: &[&str] = &[
     "outcome: refused by a constraint",
     "outcome: changed rows",
     "outcome: a wrong type is refused first",
+    "outcome: an expression raises first",
     "outcome: a suspect was journaled",
     "outcome: a record came back after its delete",
     "outcome: rows from before Rowcast",

@@ -125,7 +125,7 @@ fn play(program: &Program, kinds: &mut Kinds) -> Result<(), String> {
         connection.execute_batch("CREATE TEMP TABLE reset(a)").unwrap();
     }
     for step in &program.before {
-        both(&service, &alone, step, kinds)?;
+        both(&service, &alone, &program.schema.names, step, kinds)?;
     }
     if rows(&alone, &program.schema.names).values().any(|rows| !rows.is_empty()) {
         kinds.hit("outcome: rows from before Rowcast");
@@ -168,11 +168,12 @@ fn steps(
     alone: &Connection,
     kinds: &mut Kinds,
 ) -> Result<(Vec<Vec<u8>>, Vec<String>), String> {
+    let names = &program.schema.names;
     let (mut feeds, mut migrated) = (node.sent().feeds, Vec::new());
     for step in &program.steps {
         match step {
             Step::Sql(sql) => {
-                both(&node.service, alone, step, kinds)?;
+                both(&node.service, alone, names, step, kinds)?;
                 let made = sql.starts_with("CREATE ") && exists(alone, sql.split(" ON ").next().unwrap_or_default());
                 migrated.extend(made.then(|| sql.clone()));
             }
@@ -191,8 +192,8 @@ fn steps(
         }
     }
     if !node.service.is_autocommit() {
-        both(&node.service, alone, &Step::Sql("COMMIT".into()), kinds)?;
-        both(&node.service, alone, &Step::Sql("ROLLBACK".into()), kinds)?;
+        both(&node.service, alone, names, &Step::Sql("COMMIT".into()), kinds)?;
+        both(&node.service, alone, names, &Step::Sql("ROLLBACK".into()), kinds)?;
     }
     count_suspects(&node.service, kinds);
     settle(node);
@@ -206,16 +207,21 @@ fn exists(connection: &Connection, made: &str) -> bool {
     connection.query_row(sql, [made], |row| row.get(0)).unwrap()
 }
 
-fn both(service: &Connection, alone: &Connection, step: &Step, kinds: &mut Kinds) -> Result<(), String> {
+fn both(
+    service: &Connection,
+    alone: &Connection,
+    names: &[String],
+    step: &Step,
+    kinds: &mut Kinds,
+) -> Result<(), String> {
     let Step::Sql(sql) = step else { return Ok(()) };
-    let [with, without] = [service, alone].map(|connection| {
-        let outcome = run(connection, sql);
-        if sql == "VACUUM" || outcome.failed() {
-            // Both leave a `last_insert_rowid` behind of which SQLite promises nothing.
+    let [with, without] = [service, alone].map(|connection| run(connection, sql));
+    if sql == "VACUUM" || with.failed() || without.failed() {
+        // These leave a `last_insert_rowid` and a `changes` behind of which SQLite promises nothing.
+        for connection in [service, alone] {
             connection.execute_batch("INSERT INTO temp.reset VALUES (1); DELETE FROM temp.reset").unwrap();
         }
-        outcome
-    });
+    }
     if without.is_of_a_wrong_type() && !without.is_autocommit() {
         // Without a trigger SQLite may leave half of such a statement behind.
         for connection in [service, alone] {
@@ -223,11 +229,13 @@ fn both(service: &Connection, alone: &Connection, step: &Step, kinds: &mut Kinds
         }
         return if with.is_of_a_wrong_type() { Ok(()) } else { Err(format!("{sql}\n  with Rowcast: {with:?}")) };
     }
-    if sql != "VACUUM" && with.is_of_a_wrong_type() && !without.is_of_a_wrong_type() {
-        // In a STRICT table any BEFORE trigger makes SQLite look at the types before anything else: the error is another
-        // one. And what the statement would have ignored is not ignored, so that the two are not alike any more.
-        kinds.hit("outcome: a wrong type is refused first");
-        let alike = without.failed() && with.is_autocommit() == without.is_autocommit();
+    let first = with.is_of_a_wrong_type() && !without.is_of_a_wrong_type();
+    if first || (with.is_of_an_expression() && without.failed()) {
+        // In a STRICT table any BEFORE trigger makes SQLite look at the types before anything else, and ours computes the
+        // expressions of indexes: the error is another one. And what the statement would have ignored is not ignored, so
+        // that the two may not be alike any more.
+        kinds.hit(if first { "outcome: a wrong type is refused first" } else { "outcome: an expression raises first" });
+        let alike = with.is_autocommit() == without.is_autocommit() && rows(service, names) == rows(alone, names);
         return if alike { Ok(()) } else { Err(UNLIKE.to_owned()) };
     }
     if sql != "VACUUM" && with != without {
@@ -340,7 +348,25 @@ fn what_random_programs_write_is_captured_whole_and_arrives() {
     }
     let programs = setting("ROWCAST_PROGRAMS").unwrap_or(PROGRAMS);
     let first = setting("ROWCAST_PROGRAM_FIRST").unwrap_or(1);
-    let failures: Vec<String> = (first..first + programs).filter_map(|seed| failure(seed, &mut kinds)).collect();
+    // Each program is by itself: as many at a time as there are processors.
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let mut failures: Vec<String> = Vec::new();
+    std::thread::scope(|scope| {
+        let part = |thread| {
+            scope.spawn(move || {
+                let mut kinds = Kinds::default();
+                let seeds = (first..first + programs).filter(|seed| seed % threads == thread);
+                let failures: Vec<String> = seeds.filter_map(|seed| failure(seed, &mut kinds)).collect();
+                (failures, kinds)
+            })
+        };
+        for thread in (0..threads).map(part).collect::<Vec<_>>() {
+            let (failed, met) = thread.join().unwrap();
+            failures.extend(failed);
+            kinds.add(&met);
+        }
+    });
+    failures.sort_by_key(|failure| failure.split(':').next().and_then(|seed| seed.parse::<u64>().ok()));
     println!("{programs} programs\n{}", kinds.text());
     if let Some(first) = failures.first() {
         let seed = first.split(':').next().and_then(|seed| seed.parse().ok()).unwrap();

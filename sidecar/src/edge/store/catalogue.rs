@@ -72,6 +72,7 @@ fn table(
         autoincrement: sql.to_ascii_uppercase().contains("AUTOINCREMENT"),
         uniques: Vec::new(),
         triggers: triggers(connection, name)?,
+        refers_to_itself: refers_to_itself(connection, name)?,
         sql,
         index_sql: Vec::new(),
     };
@@ -113,6 +114,17 @@ fn triggers(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String
          AND substr(name, 1, ?2) <> ?3 ORDER BY name",
     )?;
     statement.query_map((table, OWN_PREFIX.len(), OWN_PREFIX), |row| row.get(0))?.collect()
+}
+
+/// Whether a chain of foreign keys leads from the table back to it.
+fn refers_to_itself(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached(
+        "WITH RECURSIVE reached(name) AS (
+           SELECT lower(\"table\") FROM pragma_foreign_key_list(?1)
+           UNION SELECT lower(keys.\"table\") FROM reached, pragma_foreign_key_list(reached.name) AS keys
+         ) SELECT EXISTS (SELECT 1 FROM reached WHERE name = lower(?1))",
+    )?;
+    statement.query_row([table], |row| row.get(0))
 }
 
 struct Index {

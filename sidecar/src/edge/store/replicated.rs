@@ -290,22 +290,21 @@ fn query_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
         quoted_list(layout.columns.iter().map(String::as_str)),
         places.join(", ")
     );
-    let mut terms: Vec<String> = unique
-        .terms
-        .iter()
-        .map(|term| match term {
-            Term::Column(at, collation) => {
-                let name = quoted(&table.columns[*at].name);
-                format!("held.{name} = (SELECT new.{name} FROM new) COLLATE {}", quoted(collation))
-            }
-            Term::Expression(text, collation) => {
-                format!("({text}) = (SELECT ({text}) FROM new) COLLATE {}", quoted(collation))
-            }
-        })
-        .collect();
-    if let Some(predicate) = &unique.predicate {
-        terms.push(format!("({predicate}) AND (SELECT ({predicate}) FROM new)"));
-    }
+    // The predicate comes first, and guards what is computed of the new row: where it does not hold, an expression may raise.
+    let predicate = unique.predicate.as_deref();
+    let terms = unique.terms.iter().map(|term| match term {
+        Term::Column(at, collation) => {
+            let name = quoted(&table.columns[*at].name);
+            format!("held.{name} = (SELECT new.{name} FROM new) COLLATE {}", quoted(collation))
+        }
+        Term::Expression(text, collation) => {
+            let value =
+                predicate.map_or_else(|| text.clone(), |given| format!("CASE WHEN ({given}) THEN ({text}) END"));
+            format!("({text}) = (SELECT ({value}) FROM new) COLLATE {}", quoted(collation))
+        }
+    });
+    let holds = predicate.map(|given| format!("({given}) AND (SELECT ({given}) FROM new)"));
+    let terms: Vec<String> = holds.into_iter().chain(terms).collect();
     format!("{new} SELECT {} FROM {} AS held WHERE {}", key.join(", "), quoted(&table.name), terms.join(" AND "))
 }
 
