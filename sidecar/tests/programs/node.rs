@@ -47,6 +47,7 @@ impl Node {
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
+            verify_interval: Duration::from_secs(3600),
             session: Uuid::new_v4(),
         };
         let uptime = Duration::from_secs(1);
