@@ -48,6 +48,7 @@ impl Node {
             context_timeout: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(3600),
             verify_interval: Duration::from_secs(3600),
+            member_timeout: Duration::from_secs(3600),
             session: Uuid::new_v4(),
         };
         let uptime = Duration::from_secs(1);
