@@ -106,6 +106,11 @@ impl Members {
         Some(if low.saturating_abs() < high.saturating_abs() { low } else { high })
     }
 
+    /// How far a node had everything when it was heard last.
+    pub fn vector(&self, node: NodeId) -> Option<&Vector> {
+        self.all.get(&node).map(|member| &member.presence.vector)
+    }
+
     /// What all live members together have.
     pub fn heads(&self, uptime: Duration) -> Vector {
         let mut heads = Vector::default();

@@ -124,6 +124,13 @@ impl Order {
         }
     }
 
+    /// Takes in that nobody has events of `origin` beyond `head` any more: they have got other numbers.
+    pub fn lowered(&mut self, origin: NodeId, head: Sequence) {
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.head = lane.head.min(head);
+        }
+    }
+
     /// The lane of an origin; none when there are more than any cluster has: a hostile bus cannot grow them further.
     fn lane(&mut self, origin: NodeId) -> Option<&mut Lane> {
         if limits::ORIGINS_MAX <= self.lanes.len() && !self.lanes.contains_key(&origin) {

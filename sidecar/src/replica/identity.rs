@@ -7,29 +7,28 @@
 //! once, finds the number from which on its own events are not what the others have, and goes on under a new id from there
 //! ([`Replica::renew`]). It needs no restart, and the service sees nothing of it.
 //!
-//! What a third node sees of that is noted here, too: it keeps the event that it had first, and says whose numbers are wrong.
+//! `search` finds that number. `forks` is what the other nodes do about numbers that were given out twice.
 
-use std::collections::{BTreeMap, VecDeque};
+mod forks;
+mod search;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::forks::Fork;
+use self::search::Search;
 use super::load::ANSWERS_WAIT;
 use super::{Failure, Moment, Output, Replica, Worked};
 use crate::bootstrap::gate::Phase;
-use crate::edge::store::{Answer, Moved};
-use crate::event::{EventId, Fingerprint, Piece};
+use crate::edge::store::Moved;
+use crate::event::{EventId, Fingerprint};
 use crate::flow::apply::Applier;
-use crate::flow::fetch::{AskId, Request};
-use crate::flow::receive;
 use crate::limits;
 use crate::members::Presence;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence};
-use crate::wire::{self, Feed, Message};
-
-/// Events compared with those of a member at a time, from the newest down.
-const WINDOW: Sequence = 256;
 
 /// A sidecar that was heard once under this id may be this one's own last word before a restart. Heard again after
 /// this long, it is another one.
@@ -41,18 +40,6 @@ const TWIN_GONE: Duration = Duration::from_secs(3);
 /// The other sidecar should have taken a new id by now.
 const TWIN_YIELDS: Duration = Duration::from_secs(10);
 
-/// The pause after a question that brought nothing.
-const ASK_PAUSE: Duration = Duration::from_millis(500);
-
-/// Questions to one member that brought nothing before it is believed to have no answer.
-const TRIES_MAX: u32 = 10;
-
-/// Numbers given out twice that a presence tells.
-const FORKS_TOLD_MAX: usize = 64;
-
-/// Fingerprints that are remembered, so that a presence costs no look at the database.
-const REMEMBERED_MAX: usize = 4096;
-
 /// What is known of this node's right to its id.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -63,8 +50,15 @@ pub(super) struct Identity {
     /// Own events up to here were there when this process began.
     head_at_start: Sequence,
     remembered: BTreeMap<EventId, Option<Fingerprint>>,
-    /// Origins with a number that was given out twice: that number, and the event that is kept here.
-    forked: BTreeMap<NodeId, (Sequence, Fingerprint)>,
+    /// Origins with a number that was given out twice.
+    forked: BTreeMap<NodeId, Fork>,
+    /// Where this node's events of another origin part from a member's is being found.
+    dispute: Option<Search>,
+    dispute_not_before: Duration,
+    /// What this node has of an origin from a number on has to give way: to which event there.
+    yields: Option<(NodeId, Sequence, Fingerprint)>,
+    /// What it gave way to: nothing else is taken under that number.
+    settled: BTreeMap<NodeId, (Sequence, Fingerprint)>,
 }
 
 #[derive(Debug)]
@@ -88,41 +82,6 @@ struct Twin {
     head: Sequence,
 }
 
-/// Compares this node's events with those of one member after the other, from the newest down.
-#[derive(Debug)]
-struct Search {
-    why: String,
-    /// Until then members are still heard.
-    gather_until: Duration,
-    /// Who is to be asked, and how many of this node's events it has; none before they are gathered.
-    members: Option<VecDeque<(NodeId, Sequence)>>,
-    probe: Option<Probe>,
-    not_before: Duration,
-    /// The lowest number that is known to be another event elsewhere, or will be.
-    fork: Option<Sequence>,
-    /// Some event was compared.
-    compared: bool,
-}
-
-/// A window of events that a member is asked for.
-#[derive(Debug)]
-struct Probe {
-    member: NodeId,
-    low: Sequence,
-    next: Sequence,
-    high: Sequence,
-    ask: Option<AskId>,
-    tries: u32,
-    differs: bool,
-}
-
-impl Probe {
-    fn below(member: NodeId, high: Sequence) -> Option<Self> {
-        let low = high.saturating_sub(WINDOW - 1).max(1);
-        (high > 0).then_some(Self { member, low, next: low, high, ask: None, tries: 0, differs: false })
-    }
-}
-
 impl Identity {
     /// At the start of a process. An id that was made a moment ago is nobody else's.
     pub(super) fn new(new_id: bool, head: Sequence, now: Duration) -> Self {
@@ -134,6 +93,10 @@ impl Identity {
             head_at_start: head,
             remembered: BTreeMap::new(),
             forked: BTreeMap::new(),
+            dispute: None,
+            dispute_not_before: Duration::ZERO,
+            yields: None,
+            settled: BTreeMap::new(),
         }
     }
 
@@ -145,20 +108,6 @@ impl Identity {
     /// Whether events may be published, and its own position told.
     pub(super) fn may_publish(&self) -> bool {
         matches!(self.standing, Standing::Sure)
-    }
-
-    /// Keeps in mind what was just received or made.
-    pub(super) fn remember(&mut self, id: EventId, fingerprint: Fingerprint) {
-        if REMEMBERED_MAX <= self.remembered.len() {
-            self.remembered.clear();
-        }
-        self.remembered.insert(id, Some(fingerprint));
-    }
-
-    /// What presence says of numbers that were given out twice: their author should hear it.
-    pub(super) fn told_forks(&self) -> Vec<(NodeId, Sequence, Fingerprint)> {
-        let told = |(&origin, &(sequence, kept)): (&NodeId, &(Sequence, Fingerprint))| (origin, sequence, kept);
-        self.forked.iter().take(FORKS_TOLD_MAX).map(told).collect()
     }
 
     /// Whether it says nothing at all: what it would say, it would say under an id that is not its own.
@@ -254,11 +203,17 @@ impl Replica {
                 );
                 return self.leave_identity(&text, at);
             }
-            self.note_fork(id);
+            self.note_fork(id, at);
+            self.dispute(origin, [sequence], presence.node, at);
         }
         for &(origin, sequence, kept) in &presence.forked {
             let id = EventId { origin, sequence };
-            if origin == own && self.fingerprint(id).is_some_and(|stored| stored != kept) {
+            let here = sequence <= self.store.durable().vector.of(origin);
+            let differs = here && self.fingerprint(id).is_some_and(|stored| stored != kept);
+            if differs && origin != own {
+                self.note_fork(id, at);
+                self.dispute(origin, [sequence, presence.vector.of(origin)], presence.node, at);
+            } else if differs {
                 let name = &presence.name;
                 let text = format!(
                     "node {name} has another event of this node under the number {sequence}: another sidecar spoke under its id"
@@ -268,80 +223,11 @@ impl Replica {
         }
     }
 
-    /// The fingerprint of an event, if it is stored here. Remembered: presence asks for the same ones again and again.
-    pub(super) fn fingerprint(&mut self, id: EventId) -> Option<Fingerprint> {
-        if let Some(known) = self.identity.remembered.get(&id) {
-            return *known;
-        }
-        let found = self.store.fingerprint(id).unwrap_or_else(|error| {
-            tracing::debug!(error = error.chain(), "an event could not be looked at");
-            None
-        });
-        match found {
-            Some(fingerprint) => self.identity.remember(id, fingerprint),
-            None if self.identity.remembered.len() < REMEMBERED_MAX => drop(self.identity.remembered.insert(id, None)),
-            None => {}
-        }
-        found
-    }
-
-    /// A piece brought nothing new. Where it says something else than what is stored, its number was given out twice.
-    pub(super) fn check_repeated(&mut self, origin: NodeId, piece: &Piece) {
-        let sequence = piece.last().min(self.store.durable().vector.of(origin));
-        let Some(at) = sequence.checked_sub(piece.first).and_then(|at| usize::try_from(at).ok()) else { return };
-        let Some(event) = piece.events.get(at) else { return };
-        let id = EventId { origin, sequence };
-        if self.fingerprint(id).is_some_and(|stored| stored != event.fingerprint()) {
-            self.note_fork(id);
-        }
-    }
-
-    /// Says in a message what comes before it.
-    pub(super) fn link(&mut self, feed: &mut Feed) {
-        let (Some(first), Some(last)) = (feed.pieces.first(), feed.pieces.last()) else { return };
-        let (before, end) = (first.first - 1, last.last());
-        let newest = last.events.last().map(crate::event::Event::fingerprint);
-        feed.before = self.fingerprint(EventId { origin: feed.origin, sequence: before });
-        if let Some(newest) = newest {
-            self.identity.remember(EventId { origin: feed.origin, sequence: end }, newest);
-        }
-    }
-
-    /// Pieces say what comes before them. Where another event stands here, they go on another history than the one
-    /// that this node has. They are taken all the same: their author hears of it, and gives the rest out anew.
-    pub(super) fn check_link(&mut self, origin: NodeId, pieces: &[Piece], before: Option<Fingerprint>) {
-        let Some(sequence) = pieces.first().and_then(|piece| piece.first.checked_sub(1)) else { return };
-        let known = 0 < sequence && sequence <= self.store.durable().vector.of(origin);
-        let id = EventId { origin, sequence };
-        if known && before.is_some_and(|before| self.fingerprint(id).is_some_and(|stored| stored != before)) {
-            self.note_fork(id);
-        }
-    }
-
-    /// The first event under a number is kept. Its author finds out by itself, and emits the other one anew.
-    fn note_fork(&mut self, id: EventId) {
-        let Some(kept) = self.fingerprint(id) else { return };
-        let known = self.identity.forked.get(&id.origin).copied();
-        if known.is_some_and(|(known, _)| known <= id.sequence) {
-            return;
-        }
-        if known.is_none() && limits::MEMBERS_MAX <= self.identity.forked.len() {
-            return;
-        }
-        self.counters.forked += 1;
-        self.identity.forked.insert(id.origin, (id.sequence, kept));
-        tracing::error!(
-            origin = %id.origin,
-            sequence = id.sequence,
-            "a node gave out a number twice, for different events: the first one is kept here; its database was copied or restored"
-        );
-    }
-
     /// What the operator should know of ids.
     pub(super) fn identity_warnings(&self, warnings: &mut Vec<String>) {
-        for (&origin, (sequence, _)) in &self.identity.forked {
+        for (&origin, Fork { sequence, .. }) in &self.identity.forked {
             warnings.push(format!(
-                "node {} gave out the number {sequence} twice, for different events: the first is kept here; its database was copied or restored",
+                "node {} gave out the number {sequence} twice, for different events: its database was copied or restored; both events are kept",
                 self.name_of(origin)
             ));
         }
@@ -355,7 +241,7 @@ impl Replica {
         let text = match &self.identity.standing {
             Standing::Searching(search) => search.why.clone(),
             _ if self.store.durable().renewal.is_some() => {
-                "this node goes on under a new node id: its unshared events are being emitted anew".to_owned()
+                "events whose numbers were given out twice are being emitted anew under this node's id".to_owned()
             }
             Standing::Found(_) => "this node goes on under a new node id".to_owned(),
             _ => return None,
@@ -373,15 +259,8 @@ impl Replica {
             "{why}. It stops speaking under its id and takes a new one; nothing is lost by that"
         );
         self.silence();
-        self.identity.standing = Standing::Searching(Search {
-            why: why.to_owned(),
-            gather_until: at.uptime + self.options.presence_interval + ANSWERS_WAIT,
-            members: None,
-            probe: None,
-            not_before: Duration::ZERO,
-            fork: None,
-            compared: false,
-        });
+        let until = at.uptime + self.options.presence_interval + ANSWERS_WAIT;
+        self.identity.standing = Standing::Searching(Search::of(self.node(), why, until));
     }
 
     /// What was not sent yet is not sent any more.
@@ -408,170 +287,24 @@ impl Replica {
                     self.dirty = true;
                 }
             }
-            Standing::Searching(_) => self.search(at),
+            Standing::Searching(_) => self.search_own(at),
             Standing::Sure | Standing::Found(_) => {}
         }
-    }
-
-    /// One step of the search: whom to ask next, or its end.
-    fn search(&mut self, at: Moment) {
-        let head = self.store.durable().vector.of(self.node());
-        let Standing::Searching(search) = &mut self.identity.standing else { return };
-        if at.uptime < search.gather_until.max(search.not_before) || !self.connected {
-            return;
-        }
-        if search.members.is_none() {
-            self.gather(head, at);
-            return;
-        }
-        let live = |node: NodeId, members: &crate::members::Members| {
-            members.live(at.uptime).any(|member| member.presence.node == node)
-        };
-        if let Some(probe) = &search.probe {
-            let twin = self.identity.twin.is_some() && Some(probe.member) == Some(self.store.durable().node);
-            if probe.ask.is_some() {
-                return;
-            }
-            if TRIES_MAX <= probe.tries || !(twin || live(probe.member, &self.members)) {
-                search.probe = None;
-            }
-        }
-        while search.probe.is_none() {
-            let Some((member, position)) = search.members.as_mut().and_then(VecDeque::pop_front) else { break };
-            search.probe = Probe::below(member, position.min(head));
-        }
-        let Some(probe) = &mut search.probe else {
-            // Nobody could tell: what was made since the start may be what nobody has.
-            let unknown = (!search.compared).then_some(self.identity.head_at_start.min(head) + 1);
-            let from = search.fork.or(unknown).unwrap_or(head + 1);
-            self.identity.standing = Standing::Found(from);
-            return;
-        };
-        self.next_ask += 1;
-        probe.ask = Some(self.next_ask);
-        let request = Request::Fetch { origin: self.store.durable().node, first: probe.next, last: probe.high };
-        let (ask, to) = (self.next_ask, probe.member);
-        self.ask(to, ask, request);
-    }
-
-    /// Who is to be asked: whoever has more of this node's events, or others, and the other sidecar under this id.
-    fn gather(&mut self, head: Sequence, at: Moment) {
-        let own = self.node();
-        let mut members = VecDeque::new();
-        let told: Vec<(NodeId, Sequence, Option<Fingerprint>)> = self
-            .members
-            .live(at.uptime)
-            .map(|member| {
-                let presence = &member.presence;
-                // Where two spoke under the id, an equal event may stand above others.
-                let mixed = presence.forked.iter().any(|(origin, ..)| *origin == own);
-                let told = presence
-                    .fingerprints
-                    .iter()
-                    .filter(|_| !mixed)
-                    .find(|(origin, _)| *origin == own)
-                    .map(|(_, told)| *told);
-                (presence.node, presence.vector.of(own), told)
-            })
-            .collect();
-        // What is told to be another event is one, whatever stands above it.
-        let forks: Vec<(NodeId, Sequence)> = self
-            .members
-            .live(at.uptime)
-            .flat_map(|member| member.presence.forked.iter().map(|told| (member.presence.node, told)))
-            .filter(|(_, (origin, ..))| *origin == own)
-            .map(|(member, &(_, sequence, _))| (member, sequence))
-            .collect();
-        let mut agreed = false;
-        for (member, position, told) in told {
-            let same = self.identity.twin.is_none()
-                && position <= head
-                && told.is_some()
-                && self.fingerprint(EventId { origin: own, sequence: position }) == told;
-            agreed |= same;
-            if position > 0 && !same {
-                members.push_back((member, position));
-            }
-        }
-        let Standing::Searching(search) = &mut self.identity.standing else { return };
-        search.compared |= agreed;
-        if let Some(twin) = self.identity.twin {
-            // Whatever it does not have it will give out itself.
-            search.fork = (twin.head < head).then_some(twin.head + 1);
-            members.push_back((own, twin.head));
-        }
-        members.extend(forks);
-        search.members = Some(members);
-    }
-
-    /// Takes the answer to a question of the search. Answers whether it was one.
-    pub(super) fn take_search_answer(&mut self, ask: AskId, frame: Option<&[u8]>, at: Moment) -> bool {
-        let Standing::Searching(search) = &mut self.identity.standing else { return false };
-        let Some(mut probe) = search.probe.take_if(|probe| probe.ask == Some(ask)) else { return false };
-        probe.ask = None;
-        let pieces = match frame.map(wire::decode) {
-            Some(Ok(Message::Fetched(Answer::Events(page)))) if receive::check(&page.pieces, &page.layouts).is_ok() => {
-                page.pieces
-            }
-            Some(Ok(Message::Fetched(Answer::NotHere))) => {
-                // It took them over in a snapshot, and has nothing to compare.
-                return true;
-            }
-            _ => {
-                probe.tries += 1;
-                search.not_before = at.uptime + ASK_PAUSE;
-                search.probe = Some(probe);
-                return true;
-            }
-        };
-        let lowest = self.compare(&mut probe, &pieces);
-        let Standing::Searching(search) = &mut self.identity.standing else { return true };
-        search.compared |= lowest.is_some_and(|(compared, _)| compared);
-        if let Some(fork) = lowest.and_then(|(_, fork)| fork) {
-            probe.differs = true;
-            search.fork = Some(search.fork.map_or(fork, |known| known.min(fork)));
-        }
-        if lowest.is_none() {
-            probe.tries += 1;
-            search.not_before = at.uptime + ASK_PAUSE;
-            search.probe = Some(probe);
-        } else if probe.next <= probe.high {
-            search.probe = Some(probe);
-        } else if probe.differs {
-            search.probe = Probe::below(probe.member, probe.low - 1);
-        }
-        true
-    }
-
-    /// Compares events with those stored here. Answers whether any could be, and the first that differs; nothing when
-    /// the answer was not to the question.
-    fn compare(&mut self, probe: &mut Probe, pieces: &[Piece]) -> Option<(bool, Option<Sequence>)> {
-        let own = self.node();
-        let (mut compared, mut fork, began) = (false, None, probe.next);
-        for piece in pieces {
-            for (event, sequence) in piece.events.iter().zip(piece.first..) {
-                if sequence != probe.next || probe.high < sequence {
-                    continue;
-                }
-                probe.next = sequence + 1;
-                let stored = self.store.fingerprint(EventId { origin: own, sequence }).ok().flatten();
-                compared |= stored.is_some();
-                if stored.is_some_and(|stored| stored != event.fingerprint()) && fork.is_none() {
-                    fork = Some(sequence);
-                }
-            }
-        }
-        (began < probe.next).then_some((compared, fork))
+        self.watch_dispute(at);
     }
 
     /// Takes the new id once it is known from where on, and moves a page of events. Answers nothing when there is nothing
     /// of that to do.
     pub(super) fn work_on_identity(&mut self, at: Moment) -> Result<Option<Worked>, Failure> {
         if self.store.durable().renewal.is_some() {
-            let moved = self.move_events(at)?;
-            if moved.done {
-                self.renewed(at)?;
+            let base = self.store.durable().renewal.map_or(1, |renewal| renewal.base);
+            if self.move_events(at)?.done {
+                self.renewed(base, at)?;
             }
+            return Ok(Some(Worked::Other));
+        }
+        if self.identity.yields.is_some() && self.flows() && self.store.durable().open_group.is_none() {
+            self.give_way(at)?;
             return Ok(Some(Worked::Other));
         }
         match self.identity.standing {
@@ -608,7 +341,7 @@ impl Replica {
         self.counters.renewed += 1;
         tracing::warn!(old_node_id = %old, node_id = %new, from, "this node has a new node id");
         if self.store.durable().renewal.is_none() {
-            self.renewed(at)?;
+            self.renewed(1, at)?;
         }
         Ok(())
     }
@@ -622,12 +355,12 @@ impl Replica {
         })?)
     }
 
-    /// The new id has all its events: from here on the node is one like any other, and catches up.
-    fn renewed(&mut self, at: Moment) -> Result<(), Failure> {
+    /// All events are moved, the first one to `base`: from here on the node is one like any other, and catches up.
+    fn renewed(&mut self, base: Sequence, at: Moment) -> Result<(), Failure> {
         self.store.harden().map_err(|error| Failure::Fatal(super::Fatal(error)))?;
         let head = self.store.durable().vector.of(self.node());
-        if self.connected && head > 0 {
-            self.backlog.push_back((1, head));
+        if self.connected && base <= head {
+            self.backlog.push_back((base, head));
         }
         // What the others have of the old id is a gap like any other.
         let old: Vec<(NodeId, Sequence)> = self.members.heads(at.uptime).iter().collect();
@@ -641,12 +374,5 @@ impl Replica {
         self.present_at = None;
         self.dirty = true;
         Ok(())
-    }
-
-    /// The fingerprint of the event at each position, as far as it is stored here: what presence tells.
-    pub(super) fn fingerprints(&mut self) -> Vec<(NodeId, Fingerprint)> {
-        let positions: Vec<(NodeId, Sequence)> = self.store.durable().vector.iter().collect();
-        let told = |(origin, sequence)| Some((origin, self.fingerprint(EventId { origin, sequence })?));
-        positions.into_iter().filter_map(told).collect()
     }
 }

@@ -31,6 +31,13 @@ pub(super) struct Waiting {
     pub(super) behind: bool,
 }
 
+impl Waiting {
+    /// What was known to exist is looked at anew.
+    pub(super) fn forget_mark(&mut self) {
+        self.mark = None;
+    }
+}
+
 /// How long a node that was READY may lag behind what is known to exist before it is in doubt.
 const LAG_MAX: Duration = Duration::from_secs(15);
 
@@ -53,11 +60,11 @@ impl Replica {
             Ok(feed) if self.retention.membership.is_frozen(feed.origin) => {}
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
-                self.check_link(feed.origin, &feed.pieces, feed.before);
+                self.check_link(feed.origin, &feed.pieces, feed.before, at);
                 for piece in feed.pieces {
                     let last = (piece.last(), piece.events.last().map(crate::event::Event::fingerprint));
                     if piece.first <= self.store.durable().vector.of(feed.origin) {
-                        self.check_repeated(feed.origin, &piece);
+                        self.check_repeated(feed.origin, &piece, at);
                     }
                     if !self.order.offer(feed.origin, piece, &layouts, &self.store.durable().vector) {
                         self.counters.duplicates += 1;
@@ -98,12 +105,14 @@ impl Replica {
         self.answered_at.get_or_insert(at.uptime);
         self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
+        let lowered = self.lowered_by(&presence);
         if self.members.heard(presence, at.wall, at.uptime) {
             tracing::info!(member = name, member_id = %node, "heard another node");
             if schema != self.schema() {
                 tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
             }
         }
+        self.follow_lowered(&lowered, at);
     }
 
     pub(super) fn raise_alarm(&mut self, text: &str, at: Moment) {
@@ -207,14 +216,14 @@ impl Replica {
             return;
         }
         let Some(origin) = self.fetching.origin_of(ask) else { return };
-        let useful = frame.is_some_and(|frame| self.take_fetched(origin, frame));
+        let useful = frame.is_some_and(|frame| self.take_fetched(origin, frame, at));
         self.fetching.ended(origin, useful, at.uptime);
         if useful {
             self.counters.gaps_fetched += 1;
         }
     }
 
-    fn take_fetched(&mut self, origin: NodeId, frame: &[u8]) -> bool {
+    fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> bool {
         let page = match wire::decode(frame) {
             Ok(Message::Fetched(Answer::Events(page))) => page,
             Ok(Message::Fetched(Answer::NotHere)) => return false,
@@ -232,7 +241,10 @@ impl Replica {
             tracing::warn!(%origin, %error, "refused an answer");
             return false;
         }
-        self.check_link(origin, &page.pieces, page.before);
+        self.check_link(origin, &page.pieces, page.before, at);
+        if page.pieces.iter().any(|piece| self.is_given_up(origin, piece)) {
+            return false; // The next member may have what this node gave way to.
+        }
         let layouts = Arc::from(page.layouts);
         let mut useful = false;
         for piece in page.pieces {

@@ -8,6 +8,7 @@
 
 mod clocks;
 mod cluster;
+mod random;
 mod restored;
 mod twins;
 mod waiting;

@@ -6,6 +6,9 @@
 //! become the new id's events 1, 2, 3, with their data and timestamps, so that they win and lose as they would have.
 //! Then the events that the others hold under the old id are fetched like anybody's.
 //!
+//! Numbers that two sidecars gave out under one id can reach different nodes. Then the same is done there, with another
+//! node's events: [`Tx::begin_adoption`].
+//!
 //! [`Tx::begin_renewal`] is the one transaction after which the old id is never spoken under again;
 //! [`Tx::move_events`] then moves a bounded page at a time. What is left to do stands in the database: after a crash it
 //! goes on where it was. Until it is done nothing may be ingested or applied.
@@ -24,19 +27,23 @@ use crate::clock::Timestamp;
 use crate::event::{EventId, Fingerprint};
 use crate::position::{NodeId, Sequence, Vector};
 
-/// A change of the node id whose events are not all moved yet. Stored until they are.
+/// Events that go on under this node's id and are not all moved yet. Stored until they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {
-    /// The id that was left.
+    /// The id that they had.
     pub old: NodeId,
-    /// The first of its events that goes along.
+    /// The first of its events that is moved.
     pub first: Sequence,
     /// The last one.
     pub last: Sequence,
     /// The next one to move.
     pub next: Sequence,
-    /// The number that it gets under the new id.
+    /// The number that it gets under this node's id.
     pub to: Sequence,
+    /// The number that the first one got.
+    pub base: Sequence,
+    /// No group ends after this one, by the old numbers.
+    pub end: Sequence,
     /// No number is missing in between: the groups stay what they are.
     pub dense: bool,
 }
@@ -95,9 +102,45 @@ impl Tx<'_> {
         if stored > 0 {
             self.save_context(node, 1, &context)?;
             let dense = stored == last + 1 - first;
-            self.set_renewal(Some(Renewal { old, first, last, next: first, to: 1, dense }))?;
+            let end = open.map_or(last, |open| open.last);
+            self.set_renewal(Some(Renewal { old, first, last, next: first, to: 1, base: 1, end, dense }))?;
         }
         Ok(node)
+    }
+
+    /// Takes over events of another origin, from `from` on: they go on as this node's own newest ones. Call
+    /// [`Tx::move_events`] as above. For numbers that an origin gave out twice, where this node has the events that the
+    /// others are to give up: they are not lost, and the others' can be fetched.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn begin_adoption(&mut self, origin: NodeId, from: Sequence) -> Result<(), Error> {
+        let fits = self.durable.renewal.is_none() && self.durable.open_group.is_none() && origin != self.durable.node;
+        assert!(fits, "bug: events are taken over in the middle of something else");
+        let last = self.durable.vector.of(origin);
+        let first = from.clamp(1, last + 1);
+        // The beginning of a group that is not whole here: it is fetched again, from whoever is right.
+        let [after, end] = range(origin, last + 1, Sequence::MAX >> 1);
+        for (table, _) in self.stored_in()? {
+            self.connection
+                .execute(&format!("DELETE FROM {table} WHERE ?1 <= id AND id <= ?2"), [&after, &end])
+                .doing("forget the beginning of a group")?;
+        }
+        self.end_group_before(origin, first)?;
+        let stored = self.count_events(origin, first, last)?;
+        let mut context = serve::context(self.connection, EventId { origin, sequence: first })?
+            .map(|(_, context)| context)
+            .unwrap_or_default();
+        context.raise(origin, first - 1);
+        self.set_position(origin, first - 1, Timestamp::default())?;
+        if stored > 0 {
+            let to = self.durable.next;
+            self.save_context(self.durable.node, to, &context)?;
+            let dense = stored == last + 1 - first;
+            let renewal = Renewal { old: origin, first, last, next: first, to, base: to, end: last, dense };
+            self.set_renewal(Some(renewal))?;
+        }
+        Ok(())
     }
 
     /// Moves the next events of a renewal, at most `limit` numbers.
@@ -204,7 +247,8 @@ impl Tx<'_> {
         let table = &moving.table;
         let old = EventId { origin: renewal.old, sequence: moving.sequence }.to_string();
         let new = EventId { origin: self.durable.node, sequence: renewal.to };
-        let group_last = if renewal.dense { moving.group_last + 1 - renewal.first } else { renewal.to };
+        let ends = moving.group_last.min(renewal.end) + renewal.base - renewal.first;
+        let group_last = if renewal.dense { ends } else { renewal.to };
         self.connection
             .prepare_cached(&format!(
                 "UPDATE {table} SET id = ?2, source_node_id = ?3, sequence_number = ?4, group_last = ?5 WHERE id = ?1"

@@ -1,0 +1,227 @@
+//! Numbers that were given out twice, as the other nodes see them: noticed, told, and settled.
+//!
+//! A node that has an event of another origin knows by fingerprints whether the others have the same. Where they have not,
+//! the author finds out by what presence tells, and emits its own anew. But the author of one of the two may be gone: a
+//! database that was restored has forgotten what it said before. So the nodes settle it, too, each for itself and all
+//! alike: at the first number that differs the event with the lesser fingerprint stays, and who has the other one gives way.
+//! Its events from there on go on under its own id, with their timestamps, and the others' are fetched. Nothing is lost.
+
+use std::time::Duration;
+
+use super::Identity;
+use super::search::{ASK_PAUSE, Search};
+use crate::bootstrap::gate::Phase;
+use crate::event::{EventId, Fingerprint, Piece};
+use crate::limits;
+use crate::members::Presence;
+use crate::position::{NodeId, Sequence};
+use crate::replica::{Failure, Moment, Replica};
+use crate::wire::Feed;
+
+/// A number given out twice is forgotten when nobody has said anything else of it for this long.
+const FORK_GONE: Duration = Duration::from_secs(60);
+
+/// Numbers given out twice that a presence tells.
+const FORKS_TOLD_MAX: usize = 64;
+
+/// Fingerprints that are remembered, so that a presence costs no look at the database.
+const REMEMBERED_MAX: usize = 4096;
+
+/// A number that was given out twice, the event that is kept here, and when that was last seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fork {
+    pub(super) sequence: Sequence,
+    pub(super) kept: Fingerprint,
+    pub(super) seen: Duration,
+}
+
+impl Identity {
+    /// Keeps in mind what was just received or made.
+    pub(in crate::replica) fn remember(&mut self, id: EventId, fingerprint: Fingerprint) {
+        if REMEMBERED_MAX <= self.remembered.len() {
+            self.remembered.clear();
+        }
+        self.remembered.insert(id, Some(fingerprint));
+    }
+
+    /// What presence says of numbers that were given out twice: their author should hear it.
+    pub(in crate::replica) fn told_forks(&self) -> Vec<(NodeId, Sequence, Fingerprint)> {
+        let told = |(&origin, fork): (&NodeId, &Fork)| (origin, fork.sequence, fork.kept);
+        self.forked.iter().take(FORKS_TOLD_MAX).map(told).collect()
+    }
+}
+
+impl Replica {
+    /// The fingerprint of an event, if it is stored here. Remembered: presence asks for the same ones again and again.
+    pub(in crate::replica) fn fingerprint(&mut self, id: EventId) -> Option<Fingerprint> {
+        if let Some(known) = self.identity.remembered.get(&id) {
+            return *known;
+        }
+        let found = self.store.fingerprint(id).unwrap_or_else(|error| {
+            tracing::debug!(error = error.chain(), "an event could not be looked at");
+            None
+        });
+        match found {
+            Some(fingerprint) => self.identity.remember(id, fingerprint),
+            None if self.identity.remembered.len() < REMEMBERED_MAX => drop(self.identity.remembered.insert(id, None)),
+            None => {}
+        }
+        found
+    }
+
+    /// The fingerprint of the event at each position, as far as it is stored here: what presence tells.
+    pub(in crate::replica) fn fingerprints(&mut self) -> Vec<(NodeId, Fingerprint)> {
+        let positions: Vec<(NodeId, Sequence)> = self.store.durable().vector.iter().collect();
+        let told = |(origin, sequence)| Some((origin, self.fingerprint(EventId { origin, sequence })?));
+        positions.into_iter().filter_map(told).collect()
+    }
+
+    /// A piece brought nothing new. Where it says something else than what is stored, its number was given out twice.
+    pub(in crate::replica) fn check_repeated(&mut self, origin: NodeId, piece: &Piece, at_time: Moment) {
+        let sequence = piece.last().min(self.store.durable().vector.of(origin));
+        let Some(at) = sequence.checked_sub(piece.first).and_then(|at| usize::try_from(at).ok()) else { return };
+        let Some(event) = piece.events.get(at) else { return };
+        let id = EventId { origin, sequence };
+        if self.fingerprint(id).is_some_and(|stored| stored != event.fingerprint()) {
+            self.note_fork(id, at_time);
+        }
+    }
+
+    /// Says in a message what comes before it.
+    pub(in crate::replica) fn link(&mut self, feed: &mut Feed) {
+        let (Some(first), Some(last)) = (feed.pieces.first(), feed.pieces.last()) else { return };
+        let (before, end) = (first.first - 1, last.last());
+        let newest = last.events.last().map(crate::event::Event::fingerprint);
+        feed.before = self.fingerprint(EventId { origin: feed.origin, sequence: before });
+        if let Some(newest) = newest {
+            self.identity.remember(EventId { origin: feed.origin, sequence: end }, newest);
+        }
+    }
+
+    /// Pieces say what comes before them. Where another event stands here, they go on another history than the one
+    /// that this node has. They are taken all the same: their author hears of it, and gives the rest out anew.
+    pub(in crate::replica) fn check_link(
+        &mut self,
+        origin: NodeId,
+        pieces: &[Piece],
+        before: Option<Fingerprint>,
+        at: Moment,
+    ) {
+        let Some(sequence) = pieces.first().and_then(|piece| piece.first.checked_sub(1)) else { return };
+        let known = 0 < sequence && sequence <= self.store.durable().vector.of(origin);
+        let id = EventId { origin, sequence };
+        if known && before.is_some_and(|before| self.fingerprint(id).is_some_and(|stored| stored != before)) {
+            self.note_fork(id, at);
+        }
+    }
+
+    /// The event that was first under a number is kept, for now. Its author finds out by itself, and emits the other one
+    /// anew.
+    pub(super) fn note_fork(&mut self, id: EventId, at: Moment) {
+        let Some(kept) = self.fingerprint(id) else { return };
+        let fork = Fork { sequence: id.sequence, kept, seen: at.uptime };
+        let full = limits::MEMBERS_MAX <= self.identity.forked.len();
+        match self.identity.forked.get_mut(&id.origin) {
+            Some(known) if known.sequence <= id.sequence => known.seen = at.uptime,
+            Some(known) => *known = fork,
+            None if full => {}
+            None => {
+                self.counters.forked += 1;
+                self.identity.forked.insert(id.origin, fork);
+                tracing::error!(
+                    origin = %id.origin,
+                    sequence = id.sequence,
+                    "a node gave out a number twice, for different events: its database was copied or restored; both events are kept"
+                );
+            }
+        }
+    }
+
+    /// A member has other events of an origin than this node. Whose give way is the same for all: at the first number that
+    /// differs the lesser fingerprint stays. It is found first.
+    pub(super) fn dispute(
+        &mut self,
+        origin: NodeId,
+        positions: impl IntoIterator<Item = Sequence>,
+        member: NodeId,
+        at: Moment,
+    ) {
+        let busy = self.identity.dispute.is_some() || self.identity.yields.is_some() || self.identity.is_silent();
+        if busy || at.uptime < self.identity.dispute_not_before || !self.flows() {
+            return;
+        }
+        self.identity.dispute_not_before = at.uptime + ASK_PAUSE;
+        let mut search = Search::of(origin, "", at.uptime);
+        search.members = Some(positions.into_iter().map(|position| (member, position)).collect());
+        self.identity.dispute = Some(search);
+    }
+
+    /// A dispute goes on, or ends.
+    pub(super) fn watch_dispute(&mut self, at: Moment) {
+        self.identity.forked.retain(|_, fork| at.uptime < fork.seen + FORK_GONE);
+        if let Some(mut search) = self.identity.dispute.take() {
+            if self.search(&mut search, at) {
+                self.settle_dispute(&search, at);
+            } else {
+                self.identity.dispute = Some(search);
+            }
+        }
+    }
+
+    /// Where this node's events of an origin part from a member's is known: either it gives way, or the others hear of it.
+    pub(super) fn settle_dispute(&mut self, search: &Search, at: Moment) {
+        let (Some(sequence), Some(theirs)) = (search.fork, search.theirs) else { return };
+        let id = EventId { origin: search.origin, sequence };
+        match self.fingerprint(id) {
+            Some(kept) if theirs < kept => self.identity.yields = Some((id.origin, sequence, theirs)),
+            Some(kept) if kept < theirs => {
+                self.identity.forked.insert(id.origin, Fork { sequence, kept, seen: at.uptime });
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a piece brings what this node has just given way with.
+    pub(in crate::replica) fn is_given_up(&self, origin: NodeId, piece: &Piece) -> bool {
+        let Some(&(sequence, settled)) = self.identity.settled.get(&origin) else { return false };
+        let place = sequence.checked_sub(piece.first).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| piece.events.get(place)).is_some_and(|event| settled < event.fingerprint())
+    }
+
+    /// The origins of which a member has less than it had: it gave events other numbers.
+    pub(in crate::replica) fn lowered_by(&self, presence: &Presence) -> Vec<NodeId> {
+        let Some(before) = self.members.vector(presence.node) else { return Vec::new() };
+        presence.vector.lacks(before).map(|(origin, _)| origin).collect()
+    }
+
+    /// What nobody has under those numbers any more is not waited for.
+    pub(in crate::replica) fn follow_lowered(&mut self, origins: &[NodeId], at: Moment) {
+        if origins.is_empty() {
+            return;
+        }
+        let heads = self.members.heads(at.uptime);
+        for &origin in origins {
+            self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
+        }
+        if let Phase::CatchingUp { target } = &mut self.phase {
+            *target = heads;
+        }
+        self.waiting.forget_mark();
+    }
+
+    /// Emits what this node has of an origin from a number on under its own id, and makes room for what the others have there.
+    pub(super) fn give_way(&mut self, at: Moment) -> Result<(), Failure> {
+        let Some((origin, sequence, theirs)) = self.identity.yields.take() else { return Ok(()) };
+        let base = self.store.durable().next;
+        tracing::warn!(%origin, from = sequence, "emitting events anew under this node's id: their numbers were given out twice");
+        self.store.write(|tx| tx.begin_adoption(origin, sequence))?;
+        self.identity.settled.insert(origin, (sequence, theirs));
+        self.identity.forked.remove(&origin);
+        self.identity.remembered.clear();
+        self.order.clear();
+        if self.store.durable().renewal.is_none() {
+            self.renewed(base, at)?;
+        }
+        Ok(())
+    }
+}
