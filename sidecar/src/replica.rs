@@ -11,6 +11,7 @@
 //! what must come first: comparing what the triggers missed, announcements, groups whose turn it is, loading. Within an
 //! applying transaction the journal always comes first (I3).
 
+mod again;
 mod identity;
 mod intake;
 mod load;
@@ -237,7 +238,7 @@ impl Replica {
             phase: Phase::Asking { since: at.uptime },
             order: Order::default(),
             members: Members::default(),
-            retention: retention::Retention::new(store.members()?, at),
+            retention: retention::Retention::new(store.members()?, store.must_load_again()?, at),
             next_ask: 1,
             connected: false,
             bus_trouble: None,
@@ -335,6 +336,7 @@ impl Replica {
         self.watch_lag(at);
         self.watch_alarm(at);
         self.watch_members(at);
+        self.watch_horizons(at);
         self.plan_requests(at);
         self.say_presence(at);
         if at.uptime >= self.sweep_at {
@@ -348,6 +350,7 @@ impl Replica {
         self.phase.flows(self.store.durable().loaded)
             && self.identity.may_ingest()
             && self.store.durable().renewal.is_none()
+            && !self.retention.load_again
     }
 
     /// Whether the service has written lately: then the write lock is left alone between two transactions.
@@ -393,7 +396,10 @@ impl Replica {
         }
         // In turn: a service that never stops writing must not keep out what others wrote. What is done in between drains
         // the journal in its own transaction.
-        let journal = self.flows() && self.dirty;
+        if self.heed(at)? {
+            return Ok(Worked::Other);
+        }
+        let journal = (self.flows() || self.is_loading_again()) && self.dirty;
         if journal && !self.others_turn {
             self.others_turn = true;
             return self.ingest_journal(at);
@@ -468,7 +474,7 @@ impl Replica {
         }
         self.counters.captured += events as u64;
         self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
-        if !self.connected || !self.identity.may_publish() {
+        if !self.connected || !self.identity.may_publish() || self.retention.load_again {
             return Ok(()); // The others fetch it when they hear of it.
         }
         let mut groups = Vec::new();
@@ -488,7 +494,7 @@ impl Replica {
 
     /// Publishes a page of a long group, or of several.
     fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
-        if !self.connected || !self.identity.may_publish() {
+        if !self.connected || !self.identity.may_publish() || self.retention.load_again {
             return Ok(());
         }
         let page = self.store.events(self.node(), next, last)?;

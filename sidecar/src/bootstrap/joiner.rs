@@ -99,6 +99,11 @@ impl Joiner {
         self.tables.front().map(String::as_str)
     }
 
+    /// The record that the page under way begins after.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
     /// A page is stored.
     pub fn took_page(&mut self, vector: &Vector, events: u64, total: u64, next: Option<String>) {
         self.under_way = None;

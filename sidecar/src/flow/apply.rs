@@ -6,6 +6,7 @@
 //! Invariants: I3 (local changes first), I4 (a record's content is the fold of its events), I6 (twice is once),
 //! I10 (applied, or parked and visible).
 
+mod forget;
 mod retry;
 mod settle;
 mod staged;

@@ -12,6 +12,7 @@ use crate::edge::store::{Definitions, Error, SnapshotPage};
 use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::fetch::AskId;
+use crate::flow::ingest;
 use crate::flow::receive;
 use crate::position::Vector;
 use crate::steady::reconcile::{Cursor, Truth};
@@ -39,7 +40,10 @@ impl Replica {
         if let Some((start, target)) = finished {
             tracing::info!("everything is loaded");
             self.phase = Phase::Settling { start, target };
-            self.begin_sweep_of_all(&Truth::Events);
+            // What was written to a node that has had everything is in its events.
+            if !self.retention.load_again {
+                self.begin_sweep_of_all(&Truth::Events);
+            }
         }
     }
 
@@ -47,7 +51,7 @@ impl Replica {
         let waited = since + self.options.presence_wait <= at.uptime;
         let settled = self.answered_at.is_some_and(|first| waited || first + ANSWERS_WAIT <= at.uptime);
         let durable = self.store.durable();
-        if durable.loaded {
+        if durable.loaded && !self.retention.load_again {
             if settled || (waited && durable.complete) {
                 self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
             }
@@ -60,9 +64,13 @@ impl Replica {
                 tracing::warn!("--first is ignored: other nodes have data, and it is loaded from them");
             }
             let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
-            tracing::info!(donor = self.members.name(donor), "this node is new: it loads everything from another one");
+            tracing::info!(donor = self.members.name(donor), "everything is loaded from another node");
             self.phase = Phase::Joining(Joiner::new(donor, tables));
-        } else if self.options.first && waited && !self.members.live(at.uptime).any(|member| member.presence.complete) {
+        } else if self.options.first
+            && !durable.loaded
+            && waited
+            && !self.members.live(at.uptime).any(|member| member.presence.complete)
+        {
             tracing::info!("nobody with data has answered, and this node may be the first: it begins with what it has");
             self.phase = Phase::Founding;
             self.begin_sweep_of_all(&Truth::RowFromBefore);
@@ -172,16 +180,27 @@ impl Replica {
             }
         }
         let events = page.rows.len() as u64;
+        let place = match &self.phase {
+            Phase::Joining(joiner) => joiner.table().map(|table| (table.to_owned(), joiner.after().map(str::to_owned))),
+            _ => None,
+        };
+        let Some((table, after)) = place else { return Ok(Some("nothing was to be loaded".into())) };
         let applied = self.store.write(|tx| {
+            // I3: what was written here comes before what others wrote.
+            let drained = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
             page.layouts.iter().try_for_each(|layout| tx.save_layout(layout))?;
             page.contexts.iter().try_for_each(|(origin, first, vector)| tx.save_context(*origin, *first, vector))?;
             let mut applier = Applier::new(tx, at.wall);
+            applier.done.ingested = drained;
             for row in &page.rows {
                 let id = EventId { origin: row.origin, sequence: row.sequence };
                 applier.snapshot_event(id, row.group_last, &row.event)?;
             }
+            applier.forget(&table, after.as_deref(), &page)?;
             applier.finish()
         })?;
+        // Nobody hears of them before everything is loaded.
+        self.counters.captured += applied.ingested.iter().map(|ingested| ingested.events as u64).sum::<u64>();
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
         self.counters.parked += applied.parked;
@@ -203,6 +222,7 @@ impl Replica {
             Phase::Settling { start, target } if self.sweeps.is_empty() => {
                 let (start, target) = (start.clone(), target.clone());
                 self.set_loaded(Some(&start))?;
+                self.end_loading_again()?;
                 self.phase = Phase::CatchingUp { target };
             }
             Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && self.drained => {

@@ -25,6 +25,14 @@ pub(super) struct Retention {
     compact_at: Duration,
     /// Why nothing is compacted now.
     pub(super) hold: Option<Hold>,
+    /// Everything is being loaded once more; stands on the disk, too.
+    pub(super) load_again: bool,
+    /// It has to be, from the next piece of work on.
+    pub(super) must_load_again: bool,
+    /// Since when nobody can hand over what is missing.
+    pub(super) below_since: Option<Duration>,
+    /// Since when members that are heard hold this node for lost.
+    pub(super) given_up_since: Option<Duration>,
 }
 
 /// How often it is looked whether members have to be stored, or were expelled by an operator.
@@ -34,7 +42,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const HOLD_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Retention {
-    pub(super) fn new(enrolled: Vec<Enrolled>, at: Moment) -> Self {
+    pub(super) fn new(enrolled: Vec<Enrolled>, load_again: bool, at: Moment) -> Self {
         Self {
             membership: Membership::new(enrolled, at.wall, at.uptime),
             looked_at: at.uptime,
@@ -42,6 +50,10 @@ impl Retention {
             begun_at: at.uptime,
             compact_at: at.uptime,
             hold: None,
+            load_again,
+            must_load_again: false,
+            below_since: None,
+            given_up_since: None,
         }
     }
 }

@@ -146,7 +146,7 @@ impl Membership {
         let mut said = Said { vector: presence.vector.clone(), stamp: presence.stamp, lost: BTreeSet::new() };
         for &(node, expelled) in presence.lost.iter().take(limits::MEMBERS_MAX) {
             said.lost.insert(node);
-            if expelled && node != own {
+            if expelled && node != own && self.enrol(node, wall, uptime) {
                 self.told.insert(node);
             }
         }

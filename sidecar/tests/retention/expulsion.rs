@@ -1,1 +1,135 @@
-//! Who is expelled, and how it comes back.
+//! Who is expelled, and how it comes back; and who fell behind what anybody can hand over.
+
+use rowcast::edge::store::{expel, members_of};
+use rowcast::steady::membership::Standing;
+
+use super::{Cluster, DAY, TABLE, toml};
+
+fn row(id: &str, a: &str) -> (String, String) {
+    (id.to_owned(), a.to_owned())
+}
+
+/// Everybody is READY and has these rows; what goes on is replicated as before.
+fn assert_all(cluster: &mut Cluster, nodes: &[usize], rows: &[(String, String)]) {
+    for &at in nodes {
+        assert!(cluster.replica(at).is_ready(), "n{at}: {:?}", cluster.why(at));
+        assert_eq!(cluster.rows(at), rows, "n{at}");
+    }
+    for &at in nodes {
+        cluster.sql(at, &format!("INSERT INTO t VALUES ('after{at}', 'x')"));
+        cluster.run(6);
+    }
+    for &at in nodes {
+        let after = cluster.one(at, "SELECT count(*) FROM t WHERE id LIKE 'after%'");
+        assert_eq!(after, i64::try_from(nodes.len()).unwrap(), "n{at}: {:?}", cluster.why(at));
+    }
+}
+
+/// A partition longer than the member time-out, with both sides writing.
+#[test]
+fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
+    let mut cluster = Cluster::new(&toml("latest"), 3);
+    cluster
+        .sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1'), ('both', '1'), ('gone', '1'), ('again', '1')");
+    cluster.run(20);
+    let old_id = cluster.id(2);
+    cluster.split(&[2], &[0, 1]);
+    cluster.sql(2, "UPDATE t SET a = 'late' WHERE id IN ('deleted', 'kept', 'both'); DELETE FROM t WHERE id = 'gone'");
+    cluster.sql(2, "INSERT INTO t VALUES ('new', 'late'); DELETE FROM t WHERE id = 'again'");
+    cluster.sql(2, "INSERT INTO t VALUES ('again', 'late')");
+    cluster.run(4);
+    cluster.sql(0, "DELETE FROM t WHERE id IN ('deleted', 'again'); UPDATE t SET a = 'later' WHERE id = 'both'");
+    cluster.run(20);
+    assert_eq!(cluster.one(0, "SELECT count(*) FROM t_Events WHERE operation_type = 'DELETE'"), 2, "they wait for it");
+    cluster.step(8 * DAY);
+    cluster.run(40);
+    assert_eq!(cluster.events(0), 3, "expelled, it holds nothing back: {:?}", cluster.why(0));
+    cluster.sql(2, "UPDATE t SET a = 'latest' WHERE id = 'kept'");
+    cluster.run(4);
+    cluster.heal();
+    cluster.run(60);
+    assert_ne!(cluster.id(2), old_id);
+    let rows = [row("again", "late"), row("both", "later"), row("kept", "latest"), row("new", "late")];
+    assert_all(&mut cluster, &[0, 1, 2], &rows);
+    // It is a member like the others now, and holds nothing back.
+    cluster.run(60);
+    for at in 0..3 {
+        assert_eq!(cluster.events(at), 7, "n{at}: {:?}", cluster.why(at));
+    }
+}
+
+#[test]
+fn of_two_members_only_the_operator_expels_one() {
+    let mut cluster = Cluster::new(&toml("latest"), 2);
+    cluster.sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1')");
+    cluster.run(20);
+    let id = cluster.id(1);
+    cluster.split(&[0], &[1]);
+    cluster.sql(1, "UPDATE t SET a = 'late'");
+    cluster.run(4);
+    cluster.sql(0, "DELETE FROM t WHERE id = 'deleted'");
+    cluster.step(30 * DAY);
+    cluster.run(40);
+    assert_eq!(cluster.events(0), 3, "nothing goes: {:?}", cluster.why(0));
+    let path = cluster.path(0);
+    assert!(members_of(&path).unwrap().iter().all(|member| member.standing == Standing::Member));
+    assert!(expel(&path, id).unwrap());
+    assert!(!expel(&path, id).unwrap(), "once");
+    cluster.run(40);
+    assert_eq!(cluster.events(0), 1, "{:?}", cluster.why(0));
+    cluster.start(0, false);
+    cluster.run(10);
+    cluster.heal();
+    cluster.run(60);
+    assert_ne!(cluster.id(1), id);
+    assert_all(&mut cluster, &[0, 1], &[row("kept", "late")]);
+}
+
+/// A node that was given up dies on its way back, at any step.
+#[test]
+fn an_expelled_member_that_is_restarted_on_its_way_back_ends_alike() {
+    for steps in 1..14 {
+        let mut cluster = Cluster::new(&toml("latest"), 3);
+        cluster.sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1')");
+        cluster.run(20);
+        cluster.split(&[2], &[0, 1]);
+        cluster.sql(2, "UPDATE t SET a = 'late'");
+        cluster.run(4);
+        cluster.sql(0, "DELETE FROM t WHERE id = 'deleted'");
+        cluster.step(8 * DAY);
+        cluster.run(40);
+        cluster.heal();
+        cluster.run(steps);
+        cluster.start(2, false);
+        cluster.run(60);
+        for at in 0..3 {
+            assert!(cluster.replica(at).is_ready(), "{steps}: n{at}: {:?}", cluster.why(at));
+            assert_eq!(cluster.rows(at), [row("kept", "late")], "{steps}: n{at}");
+        }
+    }
+}
+
+/// Whoever has what a member lacks is gone; the one that is there has it only as records.
+#[test]
+fn a_member_below_every_horizon_loads_everything_again_and_keeps_its_id_and_its_writes() {
+    let mut cluster = Cluster::new(&toml("forever"), 2);
+    cluster.sql(0, "INSERT INTO t VALUES ('a', '1'), ('b', '1')");
+    cluster.run(10);
+    let id = cluster.id(1);
+    cluster.split(&[1], &[0]);
+    cluster.sql(1, "INSERT INTO t VALUES ('unshared', '1'); UPDATE t SET a = 'unshared' WHERE id = 'a'");
+    cluster.run(2);
+    cluster.sql(0, "UPDATE t SET a = '2' WHERE id = 'b'; INSERT INTO t VALUES ('c', '1')");
+    cluster.run(4);
+    let joiner = cluster.add(TABLE);
+    cluster.split(&[1], &[joiner]);
+    cluster.start(joiner, false);
+    cluster.run(20);
+    assert!(cluster.replica(joiner).is_ready(), "{:?}", cluster.why(joiner));
+    cluster.stop(0);
+    cluster.heal();
+    cluster.run(60);
+    assert_eq!(cluster.id(1), id);
+    let rows = [row("a", "unshared"), row("b", "2"), row("c", "1"), row("unshared", "1")];
+    assert_all(&mut cluster, &[1, joiner], &rows);
+}

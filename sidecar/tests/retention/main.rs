@@ -73,7 +73,7 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, at: usize, first: bool) {
         let moment = self.moment();
-        let path = self.nodes[at].folder.path().join("app.db");
+        let path = self.path(at);
         self.stop(at);
         let declaration =
             Declaration::parse("schema.toml", &self.toml).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -108,6 +108,10 @@ impl Cluster {
         let moment = self.moment();
         let status = self.replica(at).status(moment);
         status.reasons.iter().map(|reason| reason.text.clone()).chain(status.warnings).collect()
+    }
+
+    pub(crate) fn path(&self, at: usize) -> std::path::PathBuf {
+        self.nodes[at].folder.path().join("app.db")
     }
 
     pub(crate) fn id(&mut self, at: usize) -> NodeId {

@@ -194,6 +194,14 @@ impl Tx<'_> {
         Ok(self.durable.parked > 0 && self.parked_reason(id)? == Some(ParkReason::Unique))
     }
 
+    /// Counts the parked events anew, after some were taken out with their events.
+    pub(super) fn recount_parked(&mut self) -> Result<(), Error> {
+        if self.durable.parked > 0 {
+            (self.durable.parked, self.durable.doubtful, self.durable.due) = count(self.connection)?;
+        }
+        Ok(())
+    }
+
     fn count_out(&mut self, before: Option<ParkReason>) {
         self.durable.parked -= u64::from(before.is_some());
         self.durable.doubtful -= u64::from(before == Some(ParkReason::Clock));
