@@ -16,7 +16,7 @@ pub use check::{Finding, Severity};
 pub use describe::{Description, describe};
 pub use history::History;
 pub use problem::{Problem, Problems};
-pub use words::{Capture, Conflict};
+pub use words::{Capture, Conflict, Triggers};
 
 use serde::Serialize;
 
@@ -49,6 +49,8 @@ pub struct TableDeclaration {
     pub conflict: Conflict,
     /// How long superseded events are kept.
     pub history: History,
+    /// Whether the service's triggers run for rows that come from other nodes.
+    pub triggers: Triggers,
     /// Columns that stay on their node, as the file spells them.
     pub exclude: Vec<String>,
     /// The line of the file that declares the table, from 1.
@@ -69,7 +71,7 @@ impl Declaration {
     /// A number that is equal on two nodes when they replicate the same things by the same rules.
     ///
     /// It covers the service's name and, for each enabled table, its name, its conflict rule and its excluded columns.
-    /// It leaves out `capture` and `history`, which each node keeps for itself and which may therefore be changed on
+    /// It leaves out `capture`, `triggers` and `history`, which each node keeps for itself and which may therefore be changed on
     /// one node after the other, and the order, case and comments of the file. It is the same in every version.
     pub fn hash(&self) -> u64 {
         let mut tables: Vec<_> = self.enabled().map(|table| (table.name.to_ascii_lowercase(), table)).collect();

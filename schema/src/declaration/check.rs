@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Declaration, TableDeclaration, is_event_table, is_event_table_of, one_line, references, shown, suggestion,
+    Declaration, TableDeclaration, Triggers, is_event_table, is_event_table_of, one_line, references, shown, suggestion,
 };
 use crate::event_table;
 use crate::table::{Refusal, Table, Term, Unique};
@@ -76,7 +76,7 @@ impl Declaration {
                 let known = self.table(name).is_some_and(|declared| declared.enabled);
                 !known && find(name).is_some()
             };
-            (Severity::Warning, warnings(table, &declared.exclude, undeclared))
+            (Severity::Warning, warnings(table, declared, undeclared))
         } else {
             (Severity::Refused, refused)
         };
@@ -120,7 +120,8 @@ pub(super) fn refusals(table: &Table, excluded: &[String], tables: &[Table]) -> 
 }
 
 /// What is worth knowing about a table that can be replicated. `unreplicated` tells of tables that stay on their node.
-fn warnings(table: &Table, excluded: &[String], unreplicated: impl Fn(&String) -> bool) -> Vec<Refusal> {
+fn warnings(table: &Table, declared: &TableDeclaration, unreplicated: impl Fn(&String) -> bool) -> Vec<Refusal> {
+    let excluded = &declared.exclude;
     let mut warnings = Vec::new();
     if table.has_integer_key() {
         warnings.push(integer_key());
@@ -144,11 +145,11 @@ fn warnings(table: &Table, excluded: &[String], unreplicated: impl Fn(&String) -
             fix: "replicate both, or see to it that every node has the same rows there".to_owned(),
         });
     }
-    if !table.triggers.is_empty() {
+    if !table.triggers.is_empty() && declared.triggers == Triggers::Skip {
         warnings.push(Refusal {
             reason: format!("rows from other nodes do not fire its triggers {}", names(&table.triggers)),
             fix: "nothing, where they write replicated tables only: those rows arrive by themselves; what they write \
-                  elsewhere has to be made on each node"
+                  elsewhere has to be made on each node, or needs triggers = \"run\""
                 .to_owned(),
         });
     }

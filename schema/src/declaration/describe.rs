@@ -2,7 +2,7 @@
 //! the reason and the fix as a comment.
 
 use super::check::refusals;
-use super::{Capture, Conflict, Declaration, Finding, History, TableDeclaration};
+use super::{Capture, Conflict, Declaration, Finding, History, TableDeclaration, Triggers};
 use super::{is_event_table, one_line, reserved, shown, toml_key, toml_string};
 use crate::table::{Kind, Refusal, Table};
 
@@ -89,6 +89,7 @@ fn warnings(service: &str, included: &[String], tables: &[Table]) -> Vec<Finding
         capture: Capture::default(),
         conflict: Conflict::default(),
         history: History::default(),
+        triggers: Triggers::default(),
         exclude: Vec::new(),
         line: 0,
     };

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::Collector;
 use super::words::Words;
-use super::{Capture, Conflict, Declaration, History, Problems, TableDeclaration};
+use super::{Capture, Conflict, Declaration, History, Problems, TableDeclaration, Triggers};
 use super::{is_event_table_of, reserved, service_fault, shown, suggestion, toml_key};
 
 const SERVICE: &str = "service";
@@ -19,13 +19,14 @@ pub(super) const CAPTURE: &str = "capture";
 pub(super) const CONFLICT: &str = "conflict";
 pub(super) const HISTORY: &str = "history";
 const EXCLUDE: &str = "exclude";
+const TRIGGERS: &str = "triggers";
 
 /// The keys of the file.
 pub(super) const FILE_KEYS: &[&str] = &[SERVICE, DEFAULTS, TABLES];
 /// The keys of `[defaults]`.
 pub(super) const DEFAULTS_KEYS: &[&str] = &[CAPTURE, CONFLICT, HISTORY];
 /// The keys of `[tables.<Name>]`.
-pub(super) const TABLE_KEYS: &[&str] = &[ENABLED, CAPTURE, CONFLICT, HISTORY, EXCLUDE];
+pub(super) const TABLE_KEYS: &[&str] = &[ENABLED, CAPTURE, CONFLICT, HISTORY, TRIGGERS, EXCLUDE];
 
 impl Declaration {
     /// Reads a schema TOML. `file` is its name, for the messages.
@@ -156,9 +157,13 @@ impl Reader<'_> {
         let section = self.section(parent.path_of(name), keys, TABLE_KEYS);
         let Settings { capture, conflict, history } = self.settings(&section, defaults);
         let enabled = self.enabled(&section);
+        let triggers = self.word(&section, TRIGGERS, Triggers::WORDS).unwrap_or_default();
         let exclude = self.exclude(&section);
         let name = (*name).to_owned();
-        tables.push((TableDeclaration { name, enabled, capture, conflict, history, exclude, line }, place.start));
+        tables.push((
+            TableDeclaration { name, enabled, capture, conflict, history, triggers, exclude, line },
+            place.start,
+        ));
     }
 
     fn settings(&mut self, section: &Section<'_>, defaults: Settings) -> Settings {

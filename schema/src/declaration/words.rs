@@ -22,11 +22,30 @@ pub enum Conflict {
     LastWriteWins,
 }
 
+/// Whether the service's own triggers run for rows that come from other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Triggers {
+    /// They do not: what they write to replicated tables arrives by itself.
+    #[default]
+    Skip,
+    /// They do: they keep what is derived from the table on this node, such as a full-text index.
+    Run,
+}
+
 /// The words of a setting. `None` stands for a word that is kept for a later version.
 pub(super) type Words<T> = &'static [(&'static str, Option<T>)];
 
 impl Capture {
     pub(super) const WORDS: Words<Self> = &[("triggers", Some(Self::Triggers)), ("events", Some(Self::Events))];
+
+    /// The word in the schema TOML.
+    pub fn word(self) -> &'static str {
+        word_of(self, Self::WORDS)
+    }
+}
+
+impl Triggers {
+    pub(super) const WORDS: Words<Self> = &[("skip", Some(Self::Skip)), ("run", Some(Self::Run))];
 
     /// The word in the schema TOML.
     pub fn word(self) -> &'static str {
@@ -49,6 +68,12 @@ fn word_of<T: Copy + PartialEq>(meaning: T, words: Words<T>) -> &'static str {
 }
 
 impl Serialize for Capture {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl Serialize for Triggers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.word())
     }

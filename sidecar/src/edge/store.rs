@@ -18,6 +18,7 @@ mod digest;
 mod drift;
 mod dropping;
 mod error;
+mod guard;
 mod identity;
 mod install;
 mod journal;
@@ -101,6 +102,7 @@ pub struct Durable {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    guard: guard::Guard,
     path: PathBuf,
     declaration: Declaration,
     tables: Tables,
@@ -124,7 +126,9 @@ impl Store {
     /// When another sidecar runs, the file is unusable, or a declared table cannot be replicated.
     pub fn open(path: &Path, declaration: Declaration) -> Result<Self, Error> {
         let lock = identity::Lock::take(path)?;
-        let connection = open::for_writing(path)?;
+        let mut connection = open::for_writing(path)?;
+        let guard = guard::Guard::default();
+        guard.watch(&mut connection)?;
         install::begin(&connection)?;
         let made = install::bookkeeping(&connection, &declaration).and_then(|()| install::commit(&connection));
         if let Err(error) = made {
@@ -136,6 +140,7 @@ impl Store {
         let durable = state::load(&connection)?;
         let mut store = Self {
             connection,
+            guard,
             path: path.to_owned(),
             declaration,
             tables: Tables::default(),
@@ -243,6 +248,7 @@ impl Store {
             return Ok(());
         }
         let found = catalogue::tables(&self.connection)?;
+        self.guard.follow(&self.declaration, &found);
         self.tables = Tables::of(&self.connection, &self.declaration, found, self.starting)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
         self.schema_version = install::schema_version(&self.connection)?;

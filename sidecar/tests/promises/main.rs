@@ -16,6 +16,7 @@ mod poison;
 mod schema_change;
 mod schema_random;
 mod schema_rules;
+mod service_triggers;
 mod unique;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rowcast_schema::declaration::{Declaration, TableDeclaration};
+use rowcast_schema::declaration::{Declaration, TableDeclaration, Triggers};
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::{quoted, quoted_list};
 use rowcast_schema::layout::Layout;
@@ -13,6 +13,7 @@ use rowcast_schema::record::{self, Collation, KeyColumn};
 use rowcast_schema::table::{Table, Term, Unique};
 use rowcast_schema::value::{Affinity, Value};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::error::Error;
 use super::{cell, install};
@@ -56,12 +57,48 @@ pub struct Shape {
     pub key: Vec<KeyColumn>,
     /// What a column holds that nobody has written, in the order of the layout.
     pub defaults: Vec<Value>,
+    /// What writing a row needs of the connection.
+    pub(super) triggers: Firing,
     pub(super) row: String,
     pub(super) scan: String,
     pub(super) scan_after: String,
     pub(super) delete: String,
     pub(super) upsert: String,
     pub(super) holders: Vec<Holders>,
+}
+
+/// Whether triggers are to fire when a row of the table is written by the sidecar. Ours never do anything then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firing {
+    /// The service's are to fire.
+    On,
+    /// The service's must not fire.
+    Off,
+    /// There are none.
+    Either,
+}
+
+impl Firing {
+    fn of(table: &Table, declared: &TableDeclaration) -> Self {
+        match declared.triggers {
+            _ if table.triggers.is_empty() => Self::Either,
+            Triggers::Run => Self::On,
+            Triggers::Skip => Self::Off,
+        }
+    }
+
+    /// Makes the connection ready for it. Each change has SQLite compile its statements anew, so there is none without need.
+    pub(super) fn set(self, connection: &Connection) -> rusqlite::Result<()> {
+        let on = match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::Either => return Ok(()),
+        };
+        if connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? != on {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on)?;
+        }
+        Ok(())
+    }
 }
 
 /// How to find the rows that hold what a new row would claim of one unique index.
@@ -152,6 +189,7 @@ impl Shape {
             upsert: upsert(&table, &layout, &key, &layout.columns),
             holders: table.uniques.iter().map(|unique| holders(&table, &layout, unique)).collect(),
             defaults: defaults(connection, &table, &layout),
+            triggers: Firing::of(&table, declared),
             key,
             layout: Arc::new(layout),
             table,
@@ -163,12 +201,23 @@ impl Shape {
     /// Prepares the statements once: a table whose definition calls a function of the service cannot be written here.
     fn prove(&self, connection: &Connection) -> Result<(), Error> {
         let holders = self.holders.iter().map(Holders::sql);
+        let broken = |error: rusqlite::Error| {
+            Error::Table {
+            table: self.table.name.clone(),
+            reason: format!("SQLite cannot prepare a statement over it without the service: {error}"),
+            fix: match self.triggers {
+                Firing::On => {
+                    "take functions that only the service knows out of its definition and its triggers, and DELETE FROM \
+                     replicated tables out of its triggers, or declare triggers = \"skip\""
+                }
+                _ => "take functions and collations that only the service knows out of its definition",
+            }
+            .into(),
+        }
+        };
+        self.triggers.set(connection).map_err(broken)?;
         for sql in [&self.row, &self.scan, &self.scan_after, &self.delete, &self.upsert].into_iter().chain(holders) {
-            connection.prepare(sql).map_err(|error| Error::Table {
-                table: self.table.name.clone(),
-                reason: format!("SQLite cannot prepare a statement over it without the service: {error}"),
-                fix: "take functions and collations that only the service knows out of its definition".into(),
-            })?;
+            connection.prepare(sql).map_err(broken)?;
         }
         Ok(())
     }

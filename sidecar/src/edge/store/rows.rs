@@ -5,7 +5,7 @@ use rusqlite::{ErrorCode, OptionalExtension as _, Row, ffi, params_from_iter};
 
 use super::cell::{self, Bound};
 use super::error::{Doing as _, Error};
-use super::replicated::{Holders, Shape};
+use super::replicated::{Firing, Holders, Shape};
 use super::tx::Tx;
 
 /// What became of an upsert.
@@ -74,9 +74,10 @@ impl Tx<'_> {
         bound: impl Iterator<Item = &'v Value>,
         whole: &[Value],
     ) -> Result<Written, Error> {
-        let result = self
-            .connection
-            .prepare_cached(sql)
+        let result = shape
+            .triggers
+            .set(self.connection)
+            .and_then(|()| self.connection.prepare_cached(sql))
             .and_then(|mut statement| statement.execute(params_from_iter(bound.map(Bound))));
         match result {
             Ok(_) => Ok(Written::Done),
@@ -137,6 +138,9 @@ impl Tx<'_> {
     /// Runs a statement that writes, for what it answers alone. What another constraint is in the way of answers
     /// nothing: the one that holds that is found by its own statement, and then it is asked again.
     fn probe(&self, shape: &Shape, sql: &str, cells: &[Value]) -> rusqlite::Result<Vec<Vec<Value>>> {
+        if shape.triggers == Firing::On {
+            Firing::Off.set(self.connection)?; // What is rolled back is nobody's business.
+        }
         self.connection.execute_batch("SAVEPOINT _rowcast_probe")?;
         let own = shape.key_of(cells);
         let found = self
@@ -153,8 +157,10 @@ impl Tx<'_> {
 
     /// Deletes the row with that key, if there is one.
     pub fn delete(&self, shape: &Shape, key: &[Value]) -> Result<(), Error> {
-        self.connection
-            .prepare_cached(&shape.delete)
+        shape
+            .triggers
+            .set(self.connection)
+            .and_then(|()| self.connection.prepare_cached(&shape.delete))
             .and_then(|mut statement| statement.execute(params_from_iter(key.iter().map(Bound))))
             .doing(format!("delete a row of `{}`", shape.table.name))
             .map(drop)
