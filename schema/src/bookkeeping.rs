@@ -18,11 +18,14 @@ pub const MENDED: &str = "_rowcast_mended";
 /// Every node that was ever heard.
 pub const MEMBERS: &str = "_rowcast_members";
 
+/// Pairs of events that met without knowing of each other.
+pub const CONFLICTS: &str = "_rowcast_conflicts";
+
 /// The tables above, all of them.
-pub const TABLES: [&str; 7] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED, MENDED, MEMBERS];
+pub const TABLES: [&str; 8] = [STATE, POSITIONS, CONTEXTS, LAYOUTS, PARKED, MENDED, MEMBERS, CONFLICTS];
 
 /// The statements that make them, where they do not exist.
-pub const CREATE: [&str; 10] = [
+pub const CREATE: [&str; 11] = [
     "CREATE TABLE IF NOT EXISTS _rowcast_state (
   key TEXT PRIMARY KEY NOT NULL,
   value NOT NULL
@@ -75,6 +78,16 @@ pub const CREATE: [&str; 10] = [
   what TEXT NOT NULL,         -- row, or event and its id
   found TEXT,                 -- what stood there, as JSON; NULL: nothing did
   made TEXT                   -- what stands there now
+)",
+    "CREATE TABLE IF NOT EXISTS _rowcast_conflicts (
+  n INTEGER PRIMARY KEY,      -- the order in which they were met here
+  id TEXT NOT NULL UNIQUE,    -- both events, the lesser id first: the same on every node
+  table_name TEXT NOT NULL,
+  record_id TEXT NOT NULL,
+  winner TEXT NOT NULL,       -- the event that counts
+  loser TEXT NOT NULL,
+  rule TEXT NOT NULL,
+  met_at INTEGER NOT NULL     -- milliseconds since 1970
 )",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_record ON _rowcast_parked (table_name, record_id)",
     "CREATE INDEX IF NOT EXISTS _rowcast_parked_holder ON _rowcast_parked (table_name, holder) WHERE holder IS NOT NULL",

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod check;
+mod conflicts;
 mod error;
 mod init;
 mod outside;
@@ -62,6 +63,7 @@ enum Command {
     Run(run::Arguments),
     Status(status::Arguments),
     Parked(parked::Arguments),
+    Conflicts(conflicts::Arguments),
     Uninstall(uninstall::Arguments),
     #[command(name = SERVICE, hide = true)]
     Service {
@@ -117,6 +119,7 @@ fn perform(command: Command) -> Result<u8, Error> {
             Command::Check(arguments) => check::check(arguments, environment).await,
             Command::Run(arguments) => run::run(arguments, environment).await,
             Command::Status(arguments) => status::status(arguments, environment).await.map(|()| 0),
+            Command::Conflicts(arguments) => conflicts::conflicts(arguments).await.map(|()| 0),
             Command::Parked(arguments) => parked::parked(arguments).await.map(|()| 0),
             Command::Uninstall(arguments) => uninstall::uninstall(arguments).await.map(|()| 0),
             Command::Service { .. } => unreachable!("bug: it was dealt with before"),

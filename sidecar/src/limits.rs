@@ -8,6 +8,9 @@ pub const INGEST_ROWS_MAX: usize = 500;
 /// Rows that one applying transaction takes when many small groups wait: about 5 ms of write lock.
 pub const APPLY_ROWS_MAX: usize = 500;
 
+/// Conflicts that are kept to be looked at; the oldest beyond it go.
+pub const CONFLICTS_KEPT: i64 = 10_000;
+
 /// Parked events that one transaction tries again: about 5 ms of write lock.
 pub const PARKED_TRIED_MAX: usize = 200;
 

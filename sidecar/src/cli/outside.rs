@@ -34,6 +34,11 @@ pub(super) async fn parked(database: &Path, limit: usize) -> Result<(Vec<store::
     blocking("list the parked events", database, move |path| Ok(store::operator::parked(&path, limit)?)).await
 }
 
+/// The conflicts that were met, at most `limit`.
+pub(super) async fn conflicts(database: &Path, limit: usize) -> Result<Vec<store::ConflictRow>, Error> {
+    blocking("list the conflicts", database, move |path| Ok(store::conflicts::conflicts(&path, limit)?)).await
+}
+
 /// Has parked events tried; how many.
 pub(super) async fn retry_parked(database: &Path, event: Option<String>) -> Result<usize, Error> {
     let marked = move |path: PathBuf| Ok(store::operator::retry_parked(&path, event.as_deref())?);

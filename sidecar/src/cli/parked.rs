@@ -113,7 +113,7 @@ fn as_text(rows: &[ParkedRow], all: u64) -> String {
     for row in rows {
         let ParkedRow { event, table, reason, detail, bytes, .. } = row;
         let record = row.record.escape_debug();
-        let since = humantime(row.since);
+        let since = date(row.since);
         let dropping = if row.dropping { ", to be dropped" } else { "" };
         text.push_str(&format!(
             "\n{event}\n  {table} {record}, {bytes} bytes, since {since}{dropping}\n  {reason}: {detail}\n"
@@ -123,7 +123,7 @@ fn as_text(rows: &[ParkedRow], all: u64) -> String {
 }
 
 /// Milliseconds since 1970, as RFC 3339 in UTC.
-fn humantime(millis: i64) -> String {
+pub(super) fn date(millis: i64) -> String {
     let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
     // Days to a date, by the civil calendar (Howard Hinnant's algorithm).
     let shifted = days + 719_468;

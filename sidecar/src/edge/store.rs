@@ -12,6 +12,7 @@
 pub mod catalogue;
 mod cell;
 mod compaction;
+pub mod conflicts;
 mod damage;
 mod definition;
 mod digest;
@@ -45,6 +46,7 @@ use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
 pub use self::compaction::Visit;
+pub use self::conflicts::{ConflictRow, Met};
 pub use self::damage::Kept;
 pub use self::digest::{Survey, Unknown};
 pub use self::drift::{Pending, Told, Want};

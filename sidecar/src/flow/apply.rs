@@ -19,7 +19,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::{self, Timestamp};
-use crate::edge::store::{Error, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
+use crate::edge::store::{Error, Met, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
 use crate::event::{Event, EventId, Piece, Version};
 use crate::flow::capture::{self, compared::Found};
 use crate::flow::conflict::{self, Verdict};
@@ -199,7 +199,7 @@ impl<'t, 'a> Applier<'t, 'a> {
             self.tx.set_processed(table, id, true)?;
         }
         if !self.again {
-            self.note_conflict(table, &event.record_id, held, (id, context))?;
+            self.note_conflict(table, held, (id, event, context))?;
             self.tx.stir_own(table, &event.record_id)?;
         }
         match conflict::decide(table.declared.conflict, held.map(|held| held.version), arriving) {
@@ -256,26 +256,37 @@ impl<'t, 'a> Applier<'t, 'a> {
         Ok(true)
     }
 
+    /// Counts and keeps a conflict. Two events that say the same are none.
     fn note_conflict(
         &mut self,
         table: &Replicated,
-        record_id: &str,
         held: Option<Newest>,
-        (id, context): (EventId, &Vector),
+        (id, event, context): (EventId, &Event, &Vector),
     ) -> Result<(), Error> {
         let Some(held) = held else { return Ok(()) };
         let held_id = held.id();
-        if conflict::are_concurrent(held_id, id, context, || self.tx.context(held_id))? {
-            self.done.conflicts += 1;
-            tracing::info!(
-                table = table.name,
-                record = record_id,
-                held = %held_id,
-                arriving = %id,
-                "two nodes changed one record without knowing of each other's change"
-            );
+        if !conflict::are_concurrent(held_id, id, context, || self.tx.context(held_id))? {
+            return Ok(());
         }
-        Ok(())
+        let same = |other: &Event| other.layout == event.layout && other.data == event.data;
+        if self.tx.event(table, held_id)?.is_some_and(|(other, _)| same(&other)) {
+            return Ok(());
+        }
+        self.done.conflicts += 1;
+        let arriving = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
+        let (winner, loser) = match conflict::decide(table.declared.conflict, Some(held.version), arriving) {
+            Verdict::Take => (id, held_id),
+            Verdict::Keep => (held_id, id),
+        };
+        tracing::info!(
+            table = table.name,
+            record = event.record_id,
+            %winner,
+            %loser,
+            "two nodes changed one record without knowing of each other's change"
+        );
+        let rule = table.declared.conflict.word();
+        self.tx.keep_conflict(table, Met { record_id: &event.record_id, winner, loser, rule }, self.now)
     }
 
     fn park_alone(

@@ -6,6 +6,7 @@
 
 mod claims;
 mod cluster;
+mod conflict;
 mod crash;
 mod digest;
 mod ingest;
