@@ -1,0 +1,202 @@
+//! Says what is right: a reference that knows nothing of Rowcast but its promises.
+//!
+//! It remembers every committed change of every service, and every event that was ever seen on the bus or in a file. At
+//! the end each change must be an event, each event number must stand for one content, and each node's tables must be
+//! the fold of all events: the greatest version of each record, and of two records with one UNIQUE value the greater.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rowcast::event::Piece;
+use rowcast::position::{NodeId, Sequence};
+use rowcast::wire::{self, Message};
+use rusqlite::Connection;
+
+use crate::service::{Done, Rows, TABLES};
+
+/// An event, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its table.
+    pub table: String,
+    /// Its record.
+    pub record: String,
+    /// The row, or that it went.
+    pub data: Option<String>,
+    /// When it was written.
+    pub timestamp: i64,
+}
+
+/// What is known of a history.
+#[derive(Debug, Default)]
+pub struct Judge {
+    events: BTreeMap<(NodeId, Sequence), Known>,
+    /// Committed changes that must become events.
+    promised: Vec<(usize, Done)>,
+    forked: BTreeSet<NodeId>,
+    /// What is wrong already.
+    pub wrong: Vec<String>,
+}
+
+impl Judge {
+    /// A service was told that its transaction is committed.
+    pub fn committed(&mut self, node: usize, done: Done) {
+        self.promised.push((node, done));
+    }
+
+    /// How many changes were promised so far.
+    pub fn promises(&self) -> usize {
+        self.promised.len()
+    }
+
+    /// Promises of a node from a number on are void: a power cut or a restore took the commit with it. What was published
+    /// all the same stays.
+    pub fn void(&mut self, node: usize, from: usize) {
+        let kept = self.promised.split_off(from.min(self.promised.len()));
+        self.promised.extend(kept.into_iter().filter(|(of, _)| *of != node));
+    }
+
+    /// A frame was sent.
+    pub fn frame(&mut self, origin: Option<NodeId>, frame: &[u8]) {
+        match (wire::decode(frame), origin) {
+            (Ok(Message::Feed(feed)), _) => self.pieces(feed.origin, &feed.pieces),
+            (Ok(Message::Fetched(rowcast::edge::store::Answer::Events(page))), Some(origin)) => {
+                self.pieces(origin, &page.pieces);
+            }
+            _ => {}
+        }
+    }
+
+    fn pieces(&mut self, origin: NodeId, pieces: &[Piece]) {
+        for piece in pieces {
+            for (event, sequence) in piece.events.iter().zip(piece.first..) {
+                let known = Known {
+                    table: event.table.clone(),
+                    record: event.record_id.clone(),
+                    data: event.data.clone(),
+                    timestamp: event.timestamp.0,
+                };
+                self.saw(origin, sequence, known);
+            }
+        }
+    }
+
+    fn saw(&mut self, origin: NodeId, sequence: Sequence, known: Known) {
+        match self.events.get(&(origin, sequence)) {
+            Some(before) if *before != known => {
+                if self.forked.insert(origin) {
+                    self.wrong.push(format!("{origin:?}:{sequence} stands for two events: {before:?} and {known:?}"));
+                }
+            }
+            Some(_) => {}
+            None => {
+                self.events.insert((origin, sequence), known);
+            }
+        }
+    }
+
+    /// Reads the events that a node has stored. Answers which.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn read(&mut self, connection: &Connection) -> rusqlite::Result<BTreeSet<(NodeId, Sequence)>> {
+        let mut stored = BTreeSet::new();
+        for table in &TABLES {
+            let sql = format!(
+                "SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events",
+                table.name
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let origin: String = row.get(0)?;
+                let origin: NodeId = origin.parse().expect("a node id stands there");
+                let sequence: u64 = row.get::<_, i64>(1)?.try_into().expect("a sequence number stands there");
+                let known =
+                    Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
+                stored.insert((origin, sequence));
+                self.saw(origin, sequence, known);
+            }
+        }
+        Ok(stored)
+    }
+
+    /// What the tables must be: the fold of the events that are stored anywhere.
+    pub fn fold(&self, stored: &BTreeSet<(NodeId, Sequence)>) -> Rows {
+        let mut newest: BTreeMap<(&str, &str), ((i64, NodeId, Sequence), &Known)> = BTreeMap::new();
+        for &(origin, sequence) in stored {
+            let known = &self.events[&(origin, sequence)];
+            let version = (known.timestamp, origin, sequence);
+            let slot = newest.entry((&known.table, &known.record)).or_insert((version, known));
+            if slot.0 < version {
+                *slot = (version, known);
+            }
+        }
+        let mut rows = Rows::new();
+        for table in &TABLES {
+            let mut records: Vec<_> = newest.iter().filter(|((name, _), _)| *name == table.name).collect();
+            records.sort_by_key(|(_, (version, _))| std::cmp::Reverse(*version));
+            let mut taken = BTreeSet::new();
+            for ((_, record), (_, known)) in records {
+                let Some(data) = &known.data else { continue };
+                if let Some(column) = table.unique {
+                    let row: serde_json::Value = serde_json::from_str(data).expect("a row is JSON");
+                    let value = &row[column];
+                    if !value.is_null() && !taken.insert(value.to_string()) {
+                        continue; // A greater version holds it.
+                    }
+                }
+                rows.insert((table.name, (*record).to_owned()), data.clone());
+            }
+        }
+        rows
+    }
+
+    /// Changes that were committed and are no event anywhere.
+    pub fn lost(&self) -> Vec<String> {
+        let mut made: BTreeMap<(&str, &str, Option<&str>), u64> = BTreeMap::new();
+        for known in self.events.values() {
+            *made.entry((&known.table, &known.record, known.data.as_deref())).or_default() += 1;
+        }
+        let mut lost = Vec::new();
+        for (node, done) in &self.promised {
+            for (table, record, row) in &done.changed {
+                let of = TABLES.iter().find(|other| other.name == *table);
+                // A row that another one's REPLACE evicted, and that was made again before the sidecar looked, was not
+                // gone; and of announced changes only the last one is promised. The fold holds both to their end.
+                if of.is_some_and(|of| of.announced || (row.is_none() && of.unique.is_some())) {
+                    continue;
+                }
+                match made.get_mut(&(*table, record.as_str(), row.as_deref())) {
+                    Some(left) if *left > 0 => {
+                        if row.is_none() {
+                            *left -= 1; // Each delete is one of its own; a row that was written is known by its marks.
+                        }
+                    }
+                    _ => lost.push(format!("node {node}: {table} {record} {row:?} by {:?}", done.sql)),
+                }
+            }
+        }
+        lost
+    }
+
+    /// Events seen.
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+}
+
+/// How two tables differ, a line a record.
+pub fn differences(expected: &Rows, found: &Rows) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (key, row) in expected {
+        match found.get(key) {
+            None => lines.push(format!("{} {}: missing, should be {row}", key.0, key.1)),
+            Some(other) if other != row => lines.push(format!("{} {}: {other}, should be {row}", key.0, key.1)),
+            Some(_) => {}
+        }
+    }
+    for key in found.keys().filter(|key| !expected.contains_key(*key)) {
+        lines.push(format!("{} {}: should not be there: {}", key.0, key.1, found[key]));
+    }
+    lines
+}

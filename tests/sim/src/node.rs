@@ -1,0 +1,210 @@
+//! One node of the simulation: its files, its service, its sidecar, and its clock.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rowcast::clock::Timestamp;
+use rowcast::edge::store::{Reader, Store};
+use rowcast::position::NodeId;
+use rowcast::replica::{Moment, Options, Replica};
+use rowcast_schema::declaration::Declaration;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use crate::chance::Chance;
+use crate::disk::{self, Failing};
+
+/// 2026, in milliseconds since 1970: where the simulated time begins.
+pub const EPOCH_MILLIS: i64 = 1_767_225_600_000;
+
+/// Files of a node beside the database, by their suffix.
+const FILES: [&str; 3] = ["", "-wal", "-rowcast"];
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its place among the others.
+    pub number: usize,
+    folder: PathBuf,
+    toml: String,
+    /// The service's connection, while the service runs.
+    pub service: Option<Connection>,
+    /// The sidecar, while it runs.
+    pub sidecar: Option<Sidecar>,
+    /// Counts the runs of the sidecar: what was meant for an earlier one is not delivered to this one.
+    pub life: u64,
+    /// Its wall clock less the simulation's time, in milliseconds.
+    pub clock_off: i64,
+    /// How much faster its wall clock runs, in parts of a million.
+    pub clock_drift: i64,
+    /// Faults that the sidecar's disk has now.
+    pub failing: Option<(u64, Failing)>,
+    /// Promises from here on were not synced yet.
+    pub unsynced_from: Option<usize>,
+    /// The node was READY once since its files were made.
+    pub was_ready: bool,
+    /// An older copy of its files, and the number of promises at that time.
+    pub backup: Option<(PathBuf, usize)>,
+    /// The sidecar has started since that copy was made.
+    pub started_since_backup: bool,
+    /// It founds the cluster.
+    pub first: bool,
+}
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// What is tested.
+    pub replica: Replica,
+    /// Serves the requests of others.
+    pub reader: Reader,
+    /// When it started, in microseconds.
+    pub started: u64,
+    /// It is connected to the bus.
+    pub connected: bool,
+    /// Requests that were not answered yet.
+    pub asked: Vec<u64>,
+    /// It said READY.
+    pub ready: bool,
+}
+
+impl Node {
+    /// A node whose files lie in a folder of their own.
+    pub fn new(number: usize, under: &Path, toml: String) -> Self {
+        let folder = under.join(format!("n{number}"));
+        std::fs::create_dir_all(&folder).expect("a folder of the simulation can be made");
+        Self {
+            number,
+            folder,
+            toml,
+            service: None,
+            sidecar: None,
+            life: 0,
+            clock_off: 0,
+            clock_drift: 0,
+            failing: None,
+            unsynced_from: None,
+            was_ready: false,
+            backup: None,
+            started_since_backup: false,
+            first: false,
+        }
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A file of it.
+    pub fn file(&self, suffix: &str) -> PathBuf {
+        self.folder.join(format!("app.db{suffix}"))
+    }
+
+    /// Its id, while the sidecar runs.
+    pub fn id(&self) -> Option<NodeId> {
+        self.sidecar.as_ref().map(|sidecar| sidecar.replica.node())
+    }
+
+    /// Whether it can hear others.
+    pub fn hears(&self) -> bool {
+        self.sidecar.as_ref().is_some_and(|sidecar| sidecar.connected)
+    }
+
+    /// The wall clock at a simulated time.
+    pub fn wall_millis(&self, now: u64) -> i64 {
+        let now = i64::try_from(now / 1000).expect("a simulated time");
+        EPOCH_MILLIS + now + now * self.clock_drift / 1_000_000 + self.clock_off
+    }
+
+    /// The time of a call into the sidecar. SQLite sees the same clock.
+    pub fn moment(&self, now: u64) -> Moment {
+        let wall = self.wall_millis(now);
+        disk::set_wall(wall);
+        let started = self.sidecar.as_ref().map_or(now, |sidecar| sidecar.started);
+        // A node does not start at zero: what compares an uptime with one of before must not meet the end of the range.
+        let uptime = Duration::from_micros(1_000_000 + now - started);
+        Moment { wall: Timestamp::from_millis(wall), uptime }
+    }
+
+    /// Starts the service: it opens its database as services do.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn start_service(&mut self) -> rusqlite::Result<()> {
+        let connection = Connection::open(self.file(""))?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = wal; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 1000;
+             PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 60",
+        )?;
+        self.service = Some(connection);
+        Ok(())
+    }
+
+    /// Starts the sidecar.
+    ///
+    /// # Errors
+    /// What it says when it cannot start.
+    pub fn start_sidecar(&mut self, now: u64, chance: &mut Chance) -> Result<(), String> {
+        self.life += 1;
+        let declaration = Declaration::parse("schema.toml", &self.toml).map_err(|problems| format!("{problems:?}"))?;
+        let mut at = self.moment(now);
+        at.uptime = Duration::from_secs(1);
+        let options = Options {
+            name: format!("n{}", self.number),
+            servers: "simulated".into(),
+            first: self.first && !self.was_ready,
+            presence_interval: Duration::from_secs(1),
+            presence_wait: Duration::from_secs(2),
+            context_timeout: Duration::from_secs(10),
+            reconcile_interval: Duration::from_secs(60),
+            session: Uuid::from_u64_pair(chance.next(), chance.next()),
+        };
+        let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;
+        let reader = Reader::open(store.path(), store.declaration()).map_err(|error| error.chain())?;
+        let replica = Replica::new(store, options, at).map_err(|error| error.chain())?;
+        self.started_since_backup = true;
+        self.sidecar =
+            Some(Sidecar { replica, reader, started: now, connected: false, asked: Vec::new(), ready: false });
+        Ok(())
+    }
+
+    /// The sidecar is gone, with what it had in memory.
+    pub fn stop_sidecar(&mut self) {
+        self.sidecar = None;
+        self.life += 1;
+    }
+
+    /// Service and sidecar die at once. What they wrote is in the files, in the system's memory.
+    pub fn die(&mut self) {
+        // Nothing may happen on the way out that would not happen: a checkpoint when the last connection closes.
+        disk::arm(0, Failing::Dead);
+        self.stop_sidecar();
+        self.service = None;
+        disk::disarm();
+        std::fs::remove_file(self.file("-shm")).ok();
+    }
+
+    /// Copies its files as they are to another place.
+    pub fn copy_to(&self, folder: &Path, with_identity: bool) {
+        std::fs::create_dir_all(folder).expect("a folder of the simulation can be made");
+        for suffix in FILES.iter().filter(|suffix| with_identity || **suffix != "-rowcast") {
+            let to = folder.join(format!("app.db{suffix}"));
+            std::fs::remove_file(&to).ok();
+            std::fs::copy(self.file(suffix), to).ok();
+        }
+    }
+
+    /// Puts copied files in the place of its own. Nothing of it may run.
+    pub fn replace_by(&mut self, folder: &Path, with_identity: bool) {
+        assert!(self.service.is_none() && self.sidecar.is_none(), "a running node's files are left alone");
+        std::fs::remove_file(self.file("-shm")).ok();
+        disk::forget(&self.folder);
+        for suffix in FILES.iter().filter(|suffix| with_identity || **suffix != "-rowcast") {
+            let to = self.file(suffix);
+            std::fs::remove_file(&to).ok();
+            std::fs::copy(folder.join(format!("app.db{suffix}")), to).ok();
+        }
+        ["", "-wal"].iter().for_each(|suffix| disk::adopt(&self.file(suffix)));
+    }
+}

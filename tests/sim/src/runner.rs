@@ -1,0 +1,322 @@
+//! Runs seeds: the history, the healing, the verdict; one, or many in several processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use crate::faults::Fault;
+use crate::judge::differences;
+use crate::service;
+use crate::world::World;
+
+/// What came of one seed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is wrong; nothing, when all is well.
+    pub wrong: Vec<String>,
+    /// The number of the story.
+    pub hash: u64,
+    /// How often each kind of fault happened.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// The story, when it was kept.
+    pub story: Vec<String>,
+}
+
+/// How long the healed world may take until everybody is READY and equal, in microseconds of its own time.
+const HEALING_MAX: u64 = 400_000_000;
+
+/// Runs one seed.
+pub fn run(seed: u64, keep_story: bool) -> Outcome {
+    // In memory where the system has that: nothing is really synced here.
+    let shm = std::path::Path::new("/dev/shm");
+    let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+    let folder = folder.expect("a folder for the simulation can be made");
+    let mut world = World::new(seed, folder.path(), keep_story);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        world.begin();
+        let latest = world.now + 300_000_000;
+        while world.operations_left > 0 && world.now < latest {
+            world.run_until(world.now + 1_000_000);
+        }
+        world.heal();
+        world.converge();
+        world.verdict();
+    }));
+    if let Err(panic) = result {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default();
+        world.judge.wrong.push(format!("panic: {text}"));
+    }
+    crate::disk::disarm();
+    world.story.add("events", world.judge.events() as u64);
+    Outcome {
+        wrong: std::mem::take(&mut world.judge.wrong),
+        hash: world.story.hash(),
+        counts: std::mem::take(&mut world.story.counts),
+        story: world.story.lines().to_vec(),
+    }
+}
+
+impl World {
+    /// No fault any more: disks, clocks and links work, and everybody runs.
+    fn heal(&mut self) {
+        self.healed = true;
+        self.net.heal();
+        self.story.tell(self.now, format_args!("everything is healed"));
+        for node in 0..self.nodes.len() {
+            self.nodes[node].failing = None;
+            self.nodes[node].clock_off = 0;
+            self.nodes[node].clock_drift = 0;
+            self.fault(Fault::Start { node });
+            self.fault(Fault::Connect { node });
+        }
+    }
+
+    /// Waits until everybody is READY and has everything, for long enough that nothing more comes.
+    fn converge(&mut self) {
+        let begin = self.now;
+        let mut quiet = 0;
+        let mut waited_for_clocks = false;
+        // What was announced and got lost is found by the next comparison, a minute later at most.
+        while quiet < 65 {
+            self.run_until(self.now + 1_000_000);
+            match self.unfinished() {
+                None => quiet += 1,
+                Some(why) => {
+                    quiet = 0;
+                    if !waited_for_clocks && self.nodes.iter().any(waits_for_a_clock) {
+                        waited_for_clocks = true;
+                        self.skip(3_700_000_000);
+                        self.story.count("waited for a clock");
+                    }
+                    if begin + HEALING_MAX < self.now.saturating_sub(if waited_for_clocks { 3_700_000_000 } else { 0 }) {
+                        self.judge.wrong.push(format!("stalled: {why}"));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is not as it must be in the end.
+    fn unfinished(&mut self) -> Option<String> {
+        let now = self.now;
+        for node in &mut self.nodes {
+            let (number, moment) = (node.number, node.moment(now));
+            let Some(sidecar) = &mut node.sidecar else { return Some(format!("n{number} does not run")) };
+            if !sidecar.replica.is_ready() {
+                return Some(format!("n{number} is not READY: {:?}", sidecar.replica.status(moment).reasons));
+            }
+        }
+        let mut first = None;
+        for node in &self.nodes {
+            let number = node.number;
+            let Some(sidecar) = &node.sidecar else { return Some(format!("n{number} does not run")) };
+            if waits_for_a_clock(node) {
+                return Some(format!("n{number} has events from the future"));
+            }
+            let vector = &sidecar.replica.store().durable().vector;
+            match first {
+                None => first = Some(vector),
+                Some(first) if first != vector => {
+                    return Some(format!("n{number} has {vector:?}, and n0 has {first:?}"));
+                }
+                Some(_) => {}
+            }
+            let journal = node.service.as_ref().map(|service| {
+                service.query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get::<_, i64>(0))
+            });
+            if journal.is_none_or(|journal| journal.is_ok_and(|rows| rows > 0)) {
+                return Some(format!("n{number} has a journal"));
+            }
+        }
+        None
+    }
+
+    /// Compares every node with the reference, and all changes with all events.
+    fn verdict(&mut self) {
+        let mut stored = BTreeSet::new();
+        let mut tables = Vec::new();
+        for at in 0..self.nodes.len() {
+            let Some(service) = &self.nodes[at].service else { continue };
+            let read = self.judge.read(service).and_then(|events| Ok((events, service::all_rows(service)?)));
+            match read {
+                Ok((events, rows)) => {
+                    stored.extend(events);
+                    tables.push((at, rows));
+                }
+                Err(error) => self.judge.wrong.push(format!("node {at} cannot be read: {error}")),
+            }
+            let sound = service.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+            if sound.as_deref() != Ok("ok") {
+                self.judge.wrong.push(format!("node {at}: {sound:?}"));
+            }
+        }
+        let expected = self.judge.fold(&stored);
+        self.story.add("records at the end", expected.len() as u64);
+        for (at, rows) in tables {
+            for line in differences(&expected, &rows) {
+                self.judge.wrong.push(format!("node {at} differs: {line}"));
+            }
+        }
+        for line in self.judge.lost() {
+            self.judge.wrong.push(format!("lost: {line}"));
+        }
+    }
+}
+
+fn waits_for_a_clock(node: &crate::node::Node) -> bool {
+    node.sidecar.as_ref().is_some_and(|sidecar| sidecar.replica.store().durable().doubtful > 0)
+}
+
+/// Tells the story of one seed. Answers whether it ended well.
+pub fn story(seed: u64) -> bool {
+    let outcome = run(seed, true);
+    outcome.story.iter().for_each(|line| println!("{line}"));
+    println!("\nseed {seed}, story {:016x}", outcome.hash);
+    outcome.counts.iter().for_each(|(what, times)| println!("  {what}: {times}"));
+    outcome.wrong.iter().take(40).for_each(|line| println!("WRONG: {line}"));
+    outcome.wrong.is_empty()
+}
+
+/// One of several processes: a line a seed on standard output.
+pub fn worker(from: u64, seeds: u64) -> bool {
+    std::panic::set_hook(Box::new(|_| {})); // It is in the line.
+    let mut out = std::io::stdout().lock();
+    for seed in from..from + seeds {
+        let outcome = run(seed, false);
+        let line = serde_json::json!({
+            "seed": seed, "hash": outcome.hash, "wrong": outcome.wrong, "counts": outcome.counts,
+        });
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            return false; // Nobody reads any more.
+        }
+    }
+    true
+}
+
+/// What came of many seeds.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// What was wrong, by seed.
+    pub wrong: BTreeMap<u64, Vec<String>>,
+    /// The number of each seed's story.
+    pub hashes: BTreeMap<u64, u64>,
+    /// How often each kind of fault happened, all seeds together.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    /// Whether all of them ended well.
+    pub fn is_right(&self) -> bool {
+        self.wrong.is_empty()
+    }
+}
+
+/// Seeds that one process runs before a new one takes over: SQLite's caches and the allocator start afresh.
+const SLICE: u64 = 50;
+
+/// Runs many seeds in several processes, and prints what failed.
+pub fn many(from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summary {
+    let program = std::env::current_exe().expect("this program has a path");
+    many_with(&program, from, seeds, jobs, fail_fast)
+}
+
+/// The same, with another program as worker.
+pub fn many_with(program: &std::path::Path, from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summary {
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let began = Instant::now();
+    let slices: Vec<(u64, u64)> = (from..from + seeds)
+        .step_by(SLICE as usize)
+        .map(|first| (first, SLICE.min(from + seeds - first)))
+        .collect();
+    let slices = std::sync::Mutex::new(slices.into_iter());
+    let (lines, results) = mpsc::sync_channel::<serde_json::Value>(jobs * 4);
+    let mut summary = Summary::default();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (lines, slices) = (lines.clone(), &slices);
+            scope.spawn(move || {
+                loop {
+                    let next = slices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                    let Some((first, count)) = next else { break };
+                    if !slice(program, first, count, &lines) {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(lines);
+        for line in results {
+            summary.take(&line, began);
+            if fail_fast && !summary.wrong.is_empty() {
+                break; // The workers end when nobody reads their lines.
+            }
+        }
+    });
+    summary.print(began);
+    summary
+}
+
+/// Runs a few seeds in a process of their own. Answers whether anybody still listens.
+fn slice(program: &std::path::Path, first: u64, count: u64, lines: &mpsc::SyncSender<serde_json::Value>) -> bool {
+    let mut child = Command::new(program)
+        .args(["--worker", "--from", &first.to_string(), "--seeds", &count.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a worker can be started");
+    let out = BufReader::new(child.stdout.take().expect("its output is piped"));
+    let mut seen = 0;
+    for line in out.lines().map_while(Result::ok) {
+        seen += 1;
+        let line = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
+        if lines.send(line).is_err() {
+            child.kill().ok();
+            child.wait().ok();
+            return false;
+        }
+    }
+    let ended = child.wait();
+    if seen < count {
+        let wrong = vec![format!("the process of the simulation ended: {ended:?}")];
+        let line = serde_json::json!({ "seed": first + seen, "hash": 0, "wrong": wrong, "counts": {} });
+        return lines.send(line).is_ok();
+    }
+    true
+}
+
+impl Summary {
+    fn take(&mut self, line: &serde_json::Value, began: Instant) {
+        let seed = line["seed"].as_u64().unwrap_or(u64::MAX);
+        self.seeds += 1;
+        self.hashes.insert(seed, line["hash"].as_u64().unwrap_or(0));
+        for (what, times) in line["counts"].as_object().into_iter().flatten() {
+            *self.counts.entry(what.clone()).or_default() += times.as_u64().unwrap_or(0);
+        }
+        let wrong: Vec<String> = line["wrong"]
+            .as_array()
+            .map(|lines| lines.iter().map(|line| line.as_str().unwrap_or("?").to_owned()).collect())
+            .unwrap_or_else(|| vec!["a line of a worker does not read".into()]);
+        if !wrong.is_empty() {
+            println!("seed {seed} FAILED: {}", wrong[0]);
+            self.wrong.insert(seed, wrong);
+        }
+        if self.seeds.is_multiple_of(1000) {
+            println!("{} seeds, {} failed, {:.0?}", self.seeds, self.wrong.len(), began.elapsed());
+        }
+    }
+
+    fn print(&self, began: Instant) {
+        println!("{} seeds, {} failed, in {:.1?}", self.seeds, self.wrong.len(), began.elapsed());
+        self.counts.iter().for_each(|(what, times)| println!("  {what}: {times}"));
+        if let Some((seed, wrong)) = self.wrong.first_key_value() {
+            println!("the first that failed, {seed} (`just sim {seed}` tells its story):");
+            wrong.iter().take(10).for_each(|line| println!("  {line}"));
+        }
+    }
+}
