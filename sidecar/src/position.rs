@@ -95,6 +95,12 @@ impl Vector {
         other.iter().filter(|&(origin, position)| self.of(origin) < position)
     }
 
+    /// Of what this vector asks for, the part that `others` have.
+    #[must_use]
+    pub fn within(&self, others: &Self) -> Self {
+        self.iter().map(|(origin, position)| (origin, position.min(others.of(origin)))).collect()
+    }
+
     /// Origins and positions, in the order of the origins.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Sequence)> + '_ {
         self.0.iter().map(|(&origin, &position)| (origin, position))

@@ -306,7 +306,7 @@ impl Replica {
         let applied = &self.store.durable().vector;
         // What only the dead have is no reason to doubt the living.
         let heads = self.members.heads(at.uptime);
-        let reached = self.waiting.mark.as_ref().is_none_or(|(mark, _)| applied.covers(mark));
+        let reached = self.waiting.mark.as_ref().is_none_or(|(mark, _)| applied.covers(&mark.within(&heads)));
         if reached {
             self.waiting.behind = false;
             self.waiting.mark = (!applied.covers(&heads)).then_some((heads, at.uptime));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowcast_schema::layout::LayoutId;
 
-use super::{Failure, Moment, Replica, Worked};
+use super::{Failure, Fatal, Moment, Replica, Worked};
 use crate::bootstrap::gate::Phase;
 use crate::bootstrap::joiner::Joiner;
 use crate::clock::Timestamp;
@@ -225,13 +225,15 @@ impl Replica {
                 self.end_loading_again()?;
                 self.phase = Phase::CatchingUp { target };
             }
-            Phase::CatchingUp { target } if self.store.durable().vector.covers(target) && self.drained => {
+            Phase::CatchingUp { target } if self.has_reached(target, at) && self.drained => {
                 if !self.confirm(at) {
                     return Ok(Worked::Idle);
                 }
                 if !self.store.durable().complete {
                     self.store.write(|tx| tx.set_complete())?;
                 }
+                // READY is not taken back by a power cut.
+                self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
                 tracing::info!("READY");
                 self.phase = Phase::Ready;
                 self.present_at = None;
@@ -240,6 +242,17 @@ impl Replica {
         }
         self.dirty = true;
         Ok(Worked::Other)
+    }
+
+    /// Whether everything is here that was to be reached. What only the dead have is no reason to doubt the living; but a
+    /// node that never had everything does not take itself for complete because nobody is left to ask.
+    fn has_reached(&self, target: &Vector, at: Moment) -> bool {
+        let durable = self.store.durable();
+        let alone = self.members.live(at.uptime).next().is_none();
+        if alone && !durable.complete {
+            return durable.vector.covers(target);
+        }
+        durable.vector.covers(&target.within(&self.members.heads(at.uptime)))
     }
 
     /// What the members said when this node began to catch up is old by now: they are asked once more, and what they say
@@ -279,7 +292,8 @@ impl Replica {
             tx.set_position(own, head, tx.durable.clock.last())?;
             tx.set_loaded()
         })?;
-        Ok(())
+        // What is loaded is said to others from here on, and counts as theirs.
+        self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))
     }
 
     /// A layout that the node knows without asking the database again.

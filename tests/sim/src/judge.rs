@@ -31,7 +31,8 @@ pub struct Known {
 pub struct Judge {
     events: BTreeMap<(NodeId, Sequence), Known>,
     /// Committed changes that must become events.
-    promised: Vec<(usize, Done)>,
+    promised: Vec<(usize, usize, Done)>,
+    promises: usize,
     forked: BTreeSet<NodeId>,
     /// What is wrong already.
     pub wrong: Vec<String>,
@@ -40,19 +41,19 @@ pub struct Judge {
 impl Judge {
     /// A service was told that its transaction is committed.
     pub fn committed(&mut self, node: usize, done: Done) {
-        self.promised.push((node, done));
+        self.promised.push((self.promises, node, done));
+        self.promises += 1;
     }
 
     /// How many changes were promised so far.
     pub fn promises(&self) -> usize {
-        self.promised.len()
+        self.promises
     }
 
     /// Promises of a node from a number on are void: a power cut or a restore took the commit with it. What was published
     /// all the same stays.
     pub fn void(&mut self, node: usize, from: usize) {
-        let kept = self.promised.split_off(from.min(self.promised.len()));
-        self.promised.extend(kept.into_iter().filter(|(of, _)| *of != node));
+        self.promised.retain(|&(number, of, _)| number < from || of != node);
     }
 
     /// A frame was sent.
@@ -158,7 +159,7 @@ impl Judge {
             *made.entry((&known.table, &known.record, known.data.as_deref())).or_default() += 1;
         }
         let mut lost = Vec::new();
-        for (node, done) in &self.promised {
+        for (_, node, done) in &self.promised {
             for (table, record, row) in &done.changed {
                 let of = TABLES.iter().find(|other| other.name == *table);
                 // A row that another one's REPLACE evicted, and that was made again before the sidecar looked, was not
