@@ -19,7 +19,15 @@ test *args: _nats-server
 
 # Run N random SQL programs with and without Rowcast, and compare: `just programs 100000`. `FIRST` is the first seed.
 programs N FIRST="1":
-    ROWCAST_PROGRAMS={{ N }} ROWCAST_PROGRAM_FIRST={{ FIRST }} cargo test --release --locked -p rowcast --test programs -- --nocapture random_programs
+    ROWCAST_PROGRAMS={{ N }} ROWCAST_PROGRAM_FIRST={{ FIRST }} cargo test --profile sim --locked -p rowcast --test programs -- --nocapture random_programs
+
+# Tell the story of one simulated cluster: `just sim 42`, or `just sim 42 --log` with what its sidecars say.
+sim *args:
+    cargo run --quiet --locked -p rowcast-sim -- {{ args }}
+
+# Run many simulated clusters, optimised: 100,000 unless told otherwise.
+sim-long seeds="100000" from="0":
+    cargo run --quiet --locked --profile sim -p rowcast-sim -- --seeds {{ seeds }} --from {{ from }}
 
 # Check formatting, lints and docs, of the example service too. Warnings are errors. The docs are for who reads the code.
 lint:

@@ -74,13 +74,8 @@ struct Disk {
     chance: u64,
 }
 
-static DISK: Mutex<Disk> = Mutex::new(Disk {
-    files: BTreeMap::new(),
-    armed: None,
-    operations: 0,
-    wall_millis: 0,
-    chance: 0,
-});
+static DISK: Mutex<Disk> =
+    Mutex::new(Disk { files: BTreeMap::new(), armed: None, operations: 0, wall_millis: 0, chance: 0 });
 
 fn disk() -> MutexGuard<'static, Disk> {
     DISK.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -195,7 +195,7 @@ impl World {
     fn cut_power(&mut self, node: usize, until: u64) {
         self.note_synced(node);
         self.nodes[node].die();
-        let lost = disk::cut_power(&self.nodes[node].folder().to_owned(), &mut self.faults.chance);
+        let lost = disk::cut_power(self.nodes[node].folder(), &mut self.faults.chance);
         self.tell(format_args!("n{node} loses power, and {lost} writes"));
         self.story.count("power cut");
         self.story.add("writes lost by power cuts", lost);
@@ -254,7 +254,6 @@ impl World {
         let folder = self.nodes[node].folder().join("backup");
         self.nodes[node].copy_to(&folder, false);
         self.nodes[node].backup = Some((folder, self.judge.promises()));
-        self.nodes[node].started_since_backup = false;
         self.tell(format_args!("n{node} is backed up"));
         self.story.count("backups");
     }
@@ -262,14 +261,12 @@ impl World {
     /// An old copy of the files comes back.
     fn restore(&mut self, node: usize, until: u64) {
         let Some((folder, promises)) = self.nodes[node].backup.clone() else { return };
-        if !self.nodes[node].started_since_backup {
-            return;
-        }
         self.nodes[node].die();
         self.nodes[node].replace_by(&folder, false);
         self.judge.void(node, promises);
         self.nodes[node].unsynced_from = None;
         self.tell(format_args!("n{node} is restored from its backup"));
+        self.judge.copies = true;
         self.story.count("restored");
         self.plan(until, Fault::Start { node });
     }
@@ -277,7 +274,7 @@ impl World {
     /// A node's files are put in another node's place.
     fn clone_onto(&mut self, node: usize, until: u64) {
         let from = self.faults.chance.below(self.nodes.len() as u64) as usize;
-        if from == node || !self.nodes[from].was_ready || self.nodes[from].sidecar.is_none() {
+        if from == node || !self.nodes[from].was_ready {
             return;
         }
         let folder = self.nodes[node].folder().join("clone");
@@ -290,6 +287,7 @@ impl World {
         self.nodes[node].was_ready = true;
         self.nodes[node].backup = None;
         self.tell(format_args!("n{node} gets a copy of the files of n{from}"));
+        self.judge.copies = true;
         self.story.count("cloned");
         self.plan(until, Fault::Start { node });
     }

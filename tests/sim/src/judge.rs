@@ -26,10 +26,19 @@ pub struct Known {
     pub timestamp: i64,
 }
 
+/// What decides between two events of a record.
+type Version = (i64, NodeId, Sequence);
+
+/// Events that are stored somewhere.
+pub type Stored = BTreeMap<(NodeId, Sequence), Known>;
+
 /// What is known of a history.
 #[derive(Debug, Default)]
 pub struct Judge {
-    events: BTreeMap<(NodeId, Sequence), Known>,
+    /// What was seen under each number, on the bus or in a file.
+    events: BTreeMap<(NodeId, Sequence), Vec<Known>>,
+    /// Old copies of files were used: numbers may be given out twice, until that is noticed.
+    pub copies: bool,
     /// Committed changes that must become events.
     promised: Vec<(usize, usize, Done)>,
     promises: usize,
@@ -76,31 +85,27 @@ impl Judge {
                     data: event.data.clone(),
                     timestamp: event.timestamp.0,
                 };
-                self.saw(origin, sequence, known);
+                self.saw(origin, sequence, &known);
             }
         }
     }
 
-    fn saw(&mut self, origin: NodeId, sequence: Sequence, known: Known) {
-        match self.events.get(&(origin, sequence)) {
-            Some(before) if *before != known => {
-                if self.forked.insert(origin) {
-                    self.wrong.push(format!("{origin:?}:{sequence} stands for two events: {before:?} and {known:?}"));
-                }
-            }
-            Some(_) => {}
-            None => {
-                self.events.insert((origin, sequence), known);
-            }
+    fn saw(&mut self, origin: NodeId, sequence: Sequence, known: &Known) {
+        let seen = self.events.entry((origin, sequence)).or_default();
+        if seen.contains(known) {
+            return;
+        }
+        seen.push(known.clone());
+        if 1 < seen.len() && !self.copies && self.forked.insert(origin) {
+            self.wrong.push(format!("{origin:?}:{sequence} stands for two events: {seen:?}"));
         }
     }
 
-    /// Reads the events that a node has stored. Answers which.
+    /// Reads the events that a node has stored, beside those of the others, which must be the same.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn read(&mut self, connection: &Connection) -> rusqlite::Result<BTreeSet<(NodeId, Sequence)>> {
-        let mut stored = BTreeSet::new();
+    pub fn read(&mut self, connection: &Connection, stored: &mut Stored) -> rusqlite::Result<()> {
         for table in &TABLES {
             let sql = format!(
                 "SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events",
@@ -114,18 +119,20 @@ impl Judge {
                 let sequence: u64 = row.get::<_, i64>(1)?.try_into().expect("a sequence number stands there");
                 let known =
                     Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
-                stored.insert((origin, sequence));
-                self.saw(origin, sequence, known);
+                self.saw(origin, sequence, &known);
+                let first = stored.entry((origin, sequence)).or_insert_with(|| known.clone());
+                if *first != known && self.forked.insert(origin) {
+                    self.wrong.push(format!("{origin:?}:{sequence} is stored as {first:?} and as {known:?}"));
+                }
             }
         }
-        Ok(stored)
+        Ok(())
     }
 
     /// What the tables must be: the fold of the events that are stored anywhere.
-    pub fn fold(&self, stored: &BTreeSet<(NodeId, Sequence)>) -> Rows {
-        let mut newest: BTreeMap<(&str, &str), ((i64, NodeId, Sequence), &Known)> = BTreeMap::new();
-        for &(origin, sequence) in stored {
-            let known = &self.events[&(origin, sequence)];
+    pub fn fold(&self, stored: &Stored) -> Rows {
+        let mut newest: BTreeMap<(&str, &str), (Version, &Known)> = BTreeMap::new();
+        for (&(origin, sequence), known) in stored {
             let version = (known.timestamp, origin, sequence);
             let slot = newest.entry((&known.table, &known.record)).or_insert((version, known));
             if slot.0 < version {
@@ -155,7 +162,7 @@ impl Judge {
     /// Changes that were committed and are no event anywhere.
     pub fn lost(&self) -> Vec<String> {
         let mut made: BTreeMap<(&str, &str, Option<&str>), u64> = BTreeMap::new();
-        for known in self.events.values() {
+        for known in self.events.values().flatten() {
             *made.entry((&known.table, &known.record, known.data.as_deref())).or_default() += 1;
         }
         let mut lost = Vec::new();

@@ -33,7 +33,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.log {
-        tracing_subscriber::fmt().without_time().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_writer(std::io::stderr)
+            .with_max_level(tracing::Level::DEBUG)
+            .init();
     }
     let right = match (arguments.seed, arguments.seeds) {
         (_, Some(seeds)) if arguments.worker => runner::worker(arguments.from, seeds),

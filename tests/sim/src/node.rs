@@ -45,8 +45,6 @@ pub struct Node {
     pub was_ready: bool,
     /// An older copy of its files, and the number of promises at that time.
     pub backup: Option<(PathBuf, usize)>,
-    /// The sidecar has started since that copy was made.
-    pub started_since_backup: bool,
     /// It founds the cluster.
     pub first: bool,
 }
@@ -86,7 +84,6 @@ impl Node {
             unsynced_from: None,
             was_ready: false,
             backup: None,
-            started_since_backup: false,
             first: false,
         }
     }
@@ -158,12 +155,11 @@ impl Node {
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(60),
-            session: Uuid::from_u64_pair(chance.next(), chance.next()),
+            session: Uuid::from_u64_pair(chance.number(), chance.number()),
         };
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;
         let reader = Reader::open(store.path(), store.declaration()).map_err(|error| error.chain())?;
         let replica = Replica::new(store, options, at).map_err(|error| error.chain())?;
-        self.started_since_backup = true;
         self.sidecar =
             Some(Sidecar { replica, reader, started: now, connected: false, asked: Vec::new(), ready: false });
         Ok(())

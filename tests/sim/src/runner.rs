@@ -1,6 +1,6 @@
 //! Runs seeds: the history, the healing, the verdict; one, or many in several processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::faults::Fault;
-use crate::judge::differences;
+use crate::judge::{Stored, differences};
 use crate::service;
 use crate::world::World;
 
@@ -92,7 +92,8 @@ impl World {
                         self.skip(3_700_000_000);
                         self.story.count("waited for a clock");
                     }
-                    if begin + HEALING_MAX < self.now.saturating_sub(if waited_for_clocks { 3_700_000_000 } else { 0 }) {
+                    if begin + HEALING_MAX < self.now.saturating_sub(if waited_for_clocks { 3_700_000_000 } else { 0 })
+                    {
                         self.judge.wrong.push(format!("stalled: {why}"));
                         return;
                     }
@@ -138,16 +139,13 @@ impl World {
 
     /// Compares every node with the reference, and all changes with all events.
     fn verdict(&mut self) {
-        let mut stored = BTreeSet::new();
+        let mut stored = Stored::new();
         let mut tables = Vec::new();
         for at in 0..self.nodes.len() {
             let Some(service) = &self.nodes[at].service else { continue };
-            let read = self.judge.read(service).and_then(|events| Ok((events, service::all_rows(service)?)));
+            let read = self.judge.read(service, &mut stored).and_then(|()| service::all_rows(service));
             match read {
-                Ok((events, rows)) => {
-                    stored.extend(events);
-                    tables.push((at, rows));
-                }
+                Ok(rows) => tables.push((at, rows)),
                 Err(error) => self.judge.wrong.push(format!("node {at} cannot be read: {error}")),
             }
             let sound = service.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
@@ -231,10 +229,8 @@ pub fn many(from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summ
 pub fn many_with(program: &std::path::Path, from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summary {
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let began = Instant::now();
-    let slices: Vec<(u64, u64)> = (from..from + seeds)
-        .step_by(SLICE as usize)
-        .map(|first| (first, SLICE.min(from + seeds - first)))
-        .collect();
+    let slices: Vec<(u64, u64)> =
+        (from..from + seeds).step_by(SLICE as usize).map(|first| (first, SLICE.min(from + seeds - first))).collect();
     let slices = std::sync::Mutex::new(slices.into_iter());
     let (lines, results) = mpsc::sync_channel::<serde_json::Value>(jobs * 4);
     let mut summary = Summary::default();

@@ -60,7 +60,8 @@ pub type Rows = BTreeMap<(&'static str, String), String>;
 impl Table {
     /// The record id of a row.
     pub fn record_id(&self, columns: &[String], cells: &[Value]) -> String {
-        let of = |name: &str| columns.iter().position(|column| column == name).map_or(Value::Null, |at| cells[at].clone());
+        let of =
+            |name: &str| columns.iter().position(|column| column == name).map_or(Value::Null, |at| cells[at].clone());
         let key: Vec<Value> = self.key.iter().map(|(name, _)| of(name)).collect();
         let kinds: Vec<KeyColumn> =
             self.key.iter().map(|&(_, holds_text)| KeyColumn { collation: Collation::Binary, holds_text }).collect();
@@ -169,7 +170,9 @@ pub fn run(connection: &Connection, sql: Vec<String>) -> rusqlite::Result<Done> 
     let before = all_rows(connection)?;
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let result = sql.iter().try_for_each(|statement| match connection.execute_batch(statement) {
-        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => Ok(()),
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => {
+            Ok(())
+        }
         other => other,
     });
     let result = result.and_then(|()| connection.execute_batch("COMMIT"));

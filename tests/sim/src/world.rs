@@ -325,13 +325,13 @@ impl World {
                     self.judge.frame(Some(id), &frame);
                     if connected {
                         let frame = Bytes::from(frame);
-                        self.to_all(node, |_| Input::Feed { subject: id, frame: frame.clone() });
+                        self.everybody_gets(node, |_| Input::Feed { subject: id, frame: frame.clone() });
                     }
                 }
                 Output::Presence(frame) => {
                     if connected {
                         let frame = Bytes::from(frame);
-                        self.to_all(node, |_| Input::Presence(frame.clone()));
+                        self.everybody_gets(node, |_| Input::Presence(frame.clone()));
                     }
                 }
                 Output::Ask { ask, to, request } => self.ask(node, ask, to, request),
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    fn to_all(&mut self, from: usize, input: impl Fn(usize) -> Input) {
+    fn everybody_gets(&mut self, from: usize, input: impl Fn(usize) -> Input) {
         for to in 0..self.nodes.len() {
             // The bus gives everybody everything, its author too.
             if !self.nodes[to].hears() {
