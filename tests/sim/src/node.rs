@@ -155,6 +155,7 @@ impl Node {
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(60),
+            verify_interval: Duration::from_secs(15),
             session: Uuid::from_u64_pair(chance.number(), chance.number()),
         };
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;
