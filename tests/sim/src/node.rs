@@ -45,6 +45,8 @@ pub struct Node {
     pub was_ready: bool,
     /// An older copy of its files, and the number of promises at that time.
     pub backup: Option<(PathBuf, usize)>,
+    /// It compares its rows with those of the others.
+    pub verifies: bool,
     /// It founds the cluster.
     pub first: bool,
 }
@@ -84,6 +86,7 @@ impl Node {
             unsynced_from: None,
             was_ready: false,
             backup: None,
+            verifies: false,
             first: false,
         }
     }
@@ -154,8 +157,8 @@ impl Node {
             presence_interval: Duration::from_secs(1),
             presence_wait: Duration::from_secs(2),
             context_timeout: Duration::from_secs(10),
-            reconcile_interval: Duration::from_secs(60),
-            verify_interval: Duration::from_secs(15),
+            reconcile_interval: Duration::from_secs(10),
+            verify_interval: if self.verifies { Duration::from_secs(15) } else { Duration::ZERO },
             session: Uuid::from_u64_pair(chance.number(), chance.number()),
         };
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;

@@ -80,8 +80,8 @@ impl World {
         let begin = self.now;
         let mut quiet = 0;
         let mut waited_for_clocks = false;
-        // What was announced and got lost is found by the next comparison, a minute later at most.
-        while quiet < 65 {
+        // What was announced and got lost is found by the next comparison, ten seconds later at most.
+        while quiet < 15 {
             self.run_until(self.now + 1_000_000);
             match self.unfinished() {
                 None => quiet += 1,

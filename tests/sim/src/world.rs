@@ -78,6 +78,8 @@ impl World {
         let toml = service::declaration(faults.history());
         let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();
         nodes[0].first = true;
+        let verify = chance.one_in(4);
+        nodes.iter_mut().for_each(|node| node.verifies = verify);
         let records = *chance.pick(&[3, 8, 30]);
         Self {
             now: 0,
@@ -240,7 +242,9 @@ impl World {
         let life = self.nodes[node].life;
         let now = self.now;
         if regular {
-            self.at(now + TURN, Happening::Turn { node, life, regular: true });
+            // When all is quiet, a slower pace does.
+            let pace = if self.healed { 4 * TURN } else { TURN };
+            self.at(now + pace, Happening::Turn { node, life, regular: true });
         }
         let moment = self.nodes[node].moment(now);
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };

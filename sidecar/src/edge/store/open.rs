@@ -48,6 +48,9 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| opening(path, error))?;
     connection.busy_handler(Some(wait_for_lock)).doing("set up the connection")?;
+    // With it the plan does not depend on the bound values. Without it SQLite, which is built with STAT4 here, prepares a
+    // cached statement again for each new value: a fifth of the time of a busy node.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).doing("set up the connection")?;
     // mmap would show pages that another process is changing; SQLite's own advice for files it shares.
     connection.pragma_update(None, "mmap_size", 0).map_err(|error| opening(path, error))?;
     Ok(connection)
