@@ -45,6 +45,8 @@ pub struct Node {
     pub was_ready: bool,
     /// An older copy of its files, and the number of promises at that time.
     pub backup: Option<(PathBuf, usize)>,
+    /// How long a member may be silent.
+    pub member_timeout: Duration,
     /// It compares its rows with those of the others.
     pub verifies: bool,
     /// It founds the cluster.
@@ -87,6 +89,7 @@ impl Node {
             was_ready: false,
             backup: None,
             verifies: false,
+            member_timeout: Duration::from_secs(3600),
             first: false,
         }
     }
@@ -159,6 +162,7 @@ impl Node {
             context_timeout: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(10),
             verify_interval: if self.verifies { Duration::from_secs(15) } else { Duration::ZERO },
+            member_timeout: self.member_timeout,
             session: Uuid::from_u64_pair(chance.number(), chance.number()),
         };
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rowcast::bootstrap::donor;
@@ -79,7 +80,8 @@ impl World {
         let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();
         nodes[0].first = true;
         let verify = chance.one_in(4);
-        nodes.iter_mut().for_each(|node| node.verifies = verify);
+        let member_timeout = Duration::from_secs(*chance.pick(&[12, 3_600, 3_600]));
+        nodes.iter_mut().for_each(|node| (node.verifies, node.member_timeout) = (verify, member_timeout));
         let records = *chance.pick(&[3, 8, 30]);
         Self {
             now: 0,
