@@ -89,13 +89,18 @@ impl Faults {
     pub fn draw(mut chance: Chance) -> Self {
         let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
-        let history = *chance.pick(&["forever", "latest", "1h"]);
+        let history = *chance.pick(&["forever"]);
         Self { kinds, every, history, chance }
     }
 
     /// How long the tables' events are kept.
     pub fn history(&self) -> &'static str {
         self.history
+    }
+
+    /// How long members may be silent, in seconds.
+    pub fn member_timeouts(&self) -> &'static [u64] {
+        &[3_600]
     }
 
     /// When the next one comes.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rowcast::event::Piece;
+use rowcast::event::{EventId, Piece};
 use rowcast::position::{NodeId, Sequence};
 use rowcast::wire::{self, Message};
 use rusqlite::Connection;
@@ -99,6 +99,29 @@ impl Judge {
         if 1 < seen.len() && !self.copies && self.forked.insert(origin) {
             self.wrong.push(format!("{origin:?}:{sequence} stands for two events: {seen:?}"));
         }
+    }
+
+    /// Reads the events of one origin that a node has stored from a number on.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn read_new(&mut self, connection: &Connection, origin: NodeId, from: Sequence) -> rusqlite::Result<()> {
+        for table in &TABLES {
+            let sql = format!(
+                "SELECT sequence_number, record_id, data, timestamp FROM {}_Events WHERE id BETWEEN ?1 AND ?2",
+                table.name
+            );
+            let range = [from, Sequence::MAX >> 1].map(|sequence| EventId { origin, sequence }.to_string());
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(range)?;
+            while let Some(row) = rows.next()? {
+                let sequence: u64 = row.get::<_, i64>(0)?.try_into().expect("a sequence number stands there");
+                let known =
+                    Known { table: table.name.into(), record: row.get(1)?, data: row.get(2)?, timestamp: row.get(3)? };
+                self.saw(origin, sequence, &known);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the events that a node has stored, beside those of the others, which must be the same.

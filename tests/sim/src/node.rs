@@ -49,6 +49,8 @@ pub struct Node {
     pub member_timeout: Duration,
     /// It compares its rows with those of the others.
     pub verifies: bool,
+    /// The id and the next sequence number when its events were looked at last.
+    pub seen: (NodeId, u64),
     /// It founds the cluster.
     pub first: bool,
 }
@@ -89,6 +91,7 @@ impl Node {
             was_ready: false,
             backup: None,
             verifies: false,
+            seen: (NodeId(Uuid::nil()), 0),
             member_timeout: Duration::from_secs(3600),
             first: false,
         }

@@ -80,7 +80,7 @@ impl World {
         let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();
         nodes[0].first = true;
         let verify = chance.one_in(4);
-        let member_timeout = Duration::from_secs(*chance.pick(&[12, 3_600, 3_600]));
+        let member_timeout = Duration::from_secs(*chance.pick(faults.member_timeouts()));
         nodes.iter_mut().for_each(|node| (node.verifies, node.member_timeout) = (verify, member_timeout));
         let records = *chance.pick(&[3, 8, 30]);
         Self {
@@ -279,6 +279,7 @@ impl World {
             }
         };
         self.note_synced(node);
+        self.note_made(node);
         self.send(node);
         self.note_ready(node);
         if worked != Worked::Idle {
@@ -308,6 +309,19 @@ impl World {
         let node = &mut self.nodes[node];
         if node.unsynced_from.is_some() && disk::is_synced(&node.file("-wal")) {
             node.unsynced_from = None;
+        }
+    }
+
+    /// What a node has made is shown to the judge before it may be superseded and compacted.
+    fn note_made(&mut self, node: usize) {
+        let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
+        let durable = sidecar.replica.store().durable();
+        let (id, head) = (durable.node, durable.next);
+        if *seen != (id, head) {
+            let from = if seen.0 == id { seen.1.min(head) } else { 1 };
+            *seen = (id, head);
+            // A table that is not there yet has no events.
+            self.judge.read_new(service, id, from).ok();
         }
     }
 
