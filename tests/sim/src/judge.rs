@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rowcast::clock::Timestamp;
 use rowcast::event::{EventId, Piece};
 use rowcast::position::{NodeId, Sequence};
 use rowcast::wire::{self, Message};
 use rusqlite::Connection;
 
-use crate::service::{Done, Rows, TABLES};
+use crate::service::{Changed, Done, Rows, TABLES};
 
 /// An event, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub struct Known {
     /// When it was written.
     pub timestamp: i64,
 }
+
+/// How far an event may lie ahead of the latest that its author's clock ever showed: as far as the others may be ahead.
+const AHEAD_MAX_MILLIS: i64 = 61_000;
 
 /// What decides between two events of a record.
 type Version = (i64, NodeId, Sequence);
@@ -101,11 +105,16 @@ impl Judge {
         }
     }
 
-    /// Reads the events of one origin that a node has stored from a number on.
+    /// Reads the events of one origin that a node has stored from a number on, and compares them with its clock.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn read_new(&mut self, connection: &Connection, origin: NodeId, from: Sequence) -> rusqlite::Result<()> {
+    pub fn read_new(
+        &mut self,
+        connection: &Connection,
+        (origin, from): (NodeId, Sequence),
+        clock_millis: i64,
+    ) -> rusqlite::Result<()> {
         for table in &TABLES {
             let sql = format!(
                 "SELECT sequence_number, record_id, data, timestamp FROM {}_Events WHERE id BETWEEN ?1 AND ?2",
@@ -118,6 +127,10 @@ impl Judge {
                 let sequence: u64 = row.get::<_, i64>(0)?.try_into().expect("a sequence number stands there");
                 let known =
                     Known { table: table.name.into(), record: row.get(1)?, data: row.get(2)?, timestamp: row.get(3)? };
+                let ahead = Timestamp(known.timestamp).millis() - clock_millis;
+                if AHEAD_MAX_MILLIS < ahead && !self.copies {
+                    self.wrong.push(format!("{origin:?}:{sequence} lies {ahead} ms ahead of its author's clock"));
+                }
                 self.saw(origin, sequence, &known);
             }
         }
@@ -182,28 +195,36 @@ impl Judge {
         rows
     }
 
-    /// Changes that were committed and are no event anywhere.
+    /// Changes that were committed and are no event anywhere; and those whose event would lose to what the service had
+    /// before its eyes when it made them.
     pub fn lost(&self) -> Vec<String> {
-        let mut made: BTreeMap<(&str, &str, Option<&str>), u64> = BTreeMap::new();
+        let mut made: BTreeMap<(&str, &str, Option<&str>), (u64, i64)> = BTreeMap::new();
         for known in self.events.values().flatten() {
-            *made.entry((&known.table, &known.record, known.data.as_deref())).or_default() += 1;
+            let made = made.entry((&known.table, &known.record, known.data.as_deref())).or_default();
+            *made = (made.0 + 1, made.1.max(known.timestamp));
         }
         let mut lost = Vec::new();
         for (_, node, done) in &self.promised {
-            for (table, record, row) in &done.changed {
+            for Changed { table, record, before, after } in &done.changed {
                 let of = TABLES.iter().find(|other| other.name == *table);
                 // A row that another one's REPLACE evicted, and that was made again before the sidecar looked, was not
                 // gone; and of announced changes only the last one is promised. The fold holds both to their end.
-                if of.is_some_and(|of| of.announced || (row.is_none() && of.unique.is_some())) {
+                if of.is_some_and(|of| of.announced || (after.is_none() && of.unique.is_some())) {
                     continue;
                 }
-                match made.get_mut(&(*table, record.as_str(), row.as_deref())) {
-                    Some(left) if *left > 0 => {
-                        if row.is_none() {
-                            *left -= 1; // Each delete is one of its own; a row that was written is known by its marks.
+                let seen = before.as_ref().and_then(|row| made.get(&(*table, record.as_str(), Some(row.as_str()))));
+                let seen = seen.map(|(_, timestamp)| *timestamp);
+                match made.get_mut(&(*table, record.as_str(), after.as_deref())) {
+                    // Each delete is one of its own; a row that was written is known by its marks.
+                    Some((left, _)) if *left > 0 && after.is_none() => *left -= 1,
+                    Some((left, timestamp)) if *left > 0 => {
+                        if !self.copies && seen.is_some_and(|seen| *timestamp <= seen) {
+                            lost.push(format!(
+                                "node {node}: {table} {record} {after:?} loses to {before:?}, which it saw"
+                            ));
                         }
                     }
-                    _ => lost.push(format!("node {node}: {table} {record} {row:?} by {:?}", done.sql)),
+                    _ => lost.push(format!("node {node}: {table} {record} {after:?} by {:?}", done.sql)),
                 }
             }
         }

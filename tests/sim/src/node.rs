@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::store::{Reader, Store};
-use rowcast::position::NodeId;
+use rowcast::position::{NodeId, Vector};
 use rowcast::replica::{Moment, Options, Replica};
 use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
@@ -51,6 +51,10 @@ pub struct Node {
     pub verifies: bool,
     /// The id and the next sequence number when its events were looked at last.
     pub seen: (NodeId, u64),
+    /// The latest that its wall clock ever was, in milliseconds.
+    pub greatest_wall: i64,
+    /// What all that were READY had when its sidecar started.
+    pub ready_others_had: Vector,
     /// It founds the cluster.
     pub first: bool,
 }
@@ -91,6 +95,8 @@ impl Node {
             was_ready: false,
             backup: None,
             verifies: false,
+            greatest_wall: 0,
+            ready_others_had: Vector::default(),
             seen: (NodeId(Uuid::nil()), 0),
             member_timeout: Duration::from_secs(3600),
             first: false,

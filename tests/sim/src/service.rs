@@ -112,7 +112,20 @@ pub struct Done {
     /// The statements.
     pub sql: Vec<String>,
     /// The rows that are different now.
-    pub changed: Vec<(&'static str, String, Option<String>)>,
+    pub changed: Vec<Changed>,
+}
+
+/// What became of a row.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// Its table.
+    pub table: &'static str,
+    /// Its record id.
+    pub record: String,
+    /// What the service found, if it was there.
+    pub before: Option<String>,
+    /// What it is now, unless it went.
+    pub after: Option<String>,
 }
 
 /// Draws a transaction.
@@ -186,10 +199,13 @@ pub fn run(connection: &Connection, sql: Vec<String>) -> rusqlite::Result<Done> 
     let mut changed = Vec::new();
     for (key, row) in &after {
         if before.get(key) != Some(row) {
-            changed.push((key.0, key.1.clone(), Some(row.clone())));
+            let (before, after) = (before.get(key).cloned(), Some(row.clone()));
+            changed.push(Changed { table: key.0, record: key.1.clone(), before, after });
         }
     }
-    changed.extend(before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.0, key.1.clone(), None)));
+    for (key, row) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+        changed.push(Changed { table: key.0, record: key.1.clone(), before: Some(row.clone()), after: None });
+    }
     Ok(Done { sql, changed })
 }
 
@@ -198,8 +214,8 @@ pub fn announcements(done: &Done) -> Vec<String> {
     let announced = |name: &str| TABLES.iter().any(|table| table.announced && table.name == name);
     done.changed
         .iter()
-        .filter(|(table, ..)| announced(table))
-        .map(|(table, record, row)| match row {
+        .filter(|changed| announced(changed.table))
+        .map(|Changed { table, record, after, .. }| match after {
             Some(row) => format!(r#"{{"table":"{table}","operation":"update","data":{row}}}"#),
             None => format!(r#"{{"table":"{table}","operation":"delete","key":{{"id":"{record}"}}}}"#),
         })

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rowcast::bootstrap::donor;
 use rowcast::flow::fetch::{AskId, Request};
 use rowcast::limits;
-use rowcast::position::NodeId;
+use rowcast::position::{NodeId, Vector};
 use rowcast::replica::{Input, Output, Worked};
 use rowcast::wire::{self, Message};
 
@@ -196,6 +196,11 @@ impl World {
             return self.sidecar_dies(node);
         }
         self.story.tell(now, format_args!("n{node} starts as {:?}", self.nodes[node].id()));
+        let mut had = Vector::default();
+        for other in self.nodes.iter().filter_map(|other| other.sidecar.as_ref()).filter(|other| other.ready) {
+            had.join(&other.replica.store().durable().vector);
+        }
+        self.nodes[node].ready_others_had = had;
         let life = self.nodes[node].life;
         self.at(now, Happening::Turn { node, life, regular: true });
         self.connect(node, true);
@@ -314,6 +319,9 @@ impl World {
 
     /// What a node has made is shown to the judge before it may be superseded and compacted.
     fn note_made(&mut self, node: usize) {
+        let wall = self.nodes[node].wall_millis(self.now);
+        let clock = self.nodes[node].greatest_wall.max(wall);
+        self.nodes[node].greatest_wall = clock;
         let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
         let durable = sidecar.replica.store().durable();
         let (id, head) = (durable.node, durable.next);
@@ -321,7 +329,7 @@ impl World {
             let from = if seen.0 == id { seen.1.min(head) } else { 1 };
             *seen = (id, head);
             // A table that is not there yet has no events.
-            self.judge.read_new(service, id, from).ok();
+            self.judge.read_new(service, (id, from), clock).ok();
         }
     }
 
@@ -329,9 +337,28 @@ impl World {
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
         let ready = sidecar.replica.is_ready();
         if std::mem::replace(&mut sidecar.ready, ready) != ready {
-            self.nodes[node].was_ready |= ready;
+            if ready && !std::mem::replace(&mut self.nodes[node].was_ready, true) {
+                self.judge_first_ready(node);
+            }
             self.story.tell(self.now, format_args!("n{node} {}", if ready { "READY" } else { "NOT READY" }));
             self.story.count(if ready { "became READY" } else { "became NOT READY" });
+        }
+    }
+
+    /// A node that says READY for the first time has all that everybody had who was READY when it started, as far as
+    /// they are still there.
+    fn judge_first_ready(&mut self, node: usize) {
+        let Some(sidecar) = &self.nodes[node].sidecar else { return };
+        let has = &sidecar.replica.store().durable().vector;
+        let mut there = Vector::default();
+        for other in self.nodes.iter().filter(|other| other.number != node) {
+            if let Some(other) = &other.sidecar {
+                there.join(&other.replica.store().durable().vector);
+            }
+        }
+        let wanted = self.nodes[node].ready_others_had.within(&there);
+        if !has.covers(&wanted) {
+            self.judge.wrong.push(format!("n{node} says READY with {has:?}, and the others had {wanted:?}"));
         }
     }
 
@@ -441,7 +468,9 @@ impl World {
 
     fn write(&mut self, node: usize) {
         let sql = service::draw(&mut self.work, &mut self.mark, self.records);
-        disk::set_wall(self.nodes[node].wall_millis(self.now));
+        let wall = self.nodes[node].wall_millis(self.now);
+        disk::set_wall(wall);
+        self.nodes[node].greatest_wall = self.nodes[node].greatest_wall.max(wall);
         let Some(service) = &self.nodes[node].service else { return };
         if self.work.one_in(40) {
             service.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").ok();
