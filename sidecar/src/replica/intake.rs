@@ -60,7 +60,9 @@ impl Replica {
             Ok(feed) if self.retention.membership.is_frozen(feed.origin) => {}
             Ok(feed) => {
                 let layouts = Arc::from(feed.layouts);
-                self.check_link(feed.origin, &feed.pieces, feed.before, at);
+                if !self.check_link(feed.origin, &feed.pieces, feed.before, at) {
+                    return; // What it should have brought is fetched once that is settled.
+                }
                 for piece in feed.pieces {
                     let last = (piece.last(), piece.events.last().map(crate::event::Event::fingerprint));
                     if piece.first <= self.store.durable().vector.of(feed.origin) {
@@ -241,7 +243,9 @@ impl Replica {
             tracing::warn!(%origin, %error, "refused an answer");
             return false;
         }
-        self.check_link(origin, &page.pieces, page.before, at);
+        if !self.check_link(origin, &page.pieces, page.before, at) {
+            return false;
+        }
         if page.pieces.iter().any(|piece| self.is_given_up(origin, piece)) {
             return false; // The next member may have what this node gave way to.
         }

@@ -156,6 +156,9 @@ impl Replica {
         if at.uptime < self.retention.compact_at || !self.flows() || !matches!(self.phase, Phase::Ready) {
             return Ok(false);
         }
+        if self.has_forks() {
+            return Ok(false); // What is emitted anew has old timestamps: its tombstones must still be here.
+        }
         let durable = self.store.durable();
         // While a group is ingested in parts, its stamps are given out already.
         let stamp = if durable.open_group.is_none() { durable.clock.last() } else { Timestamp::default() };

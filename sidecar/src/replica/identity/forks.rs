@@ -18,6 +18,9 @@ use crate::position::{NodeId, Sequence};
 use crate::replica::{Failure, Moment, Replica};
 use crate::wire::Feed;
 
+/// How long events that go on another history are dropped: until then the nodes should have settled it.
+const LINK_WAIT: Duration = Duration::from_secs(30);
+
 /// A number given out twice is forgotten when nobody has said anything else of it for this long.
 const FORK_GONE: Duration = Duration::from_secs(60);
 
@@ -27,11 +30,12 @@ const FORKS_TOLD_MAX: usize = 64;
 /// Fingerprints that are remembered, so that a presence costs no look at the database.
 const REMEMBERED_MAX: usize = 4096;
 
-/// A number that was given out twice, the event that is kept here, and when that was last seen.
+/// A number that was given out twice, the event that is kept here, since when that is known, and when it was last seen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fork {
     pub(super) sequence: Sequence,
     pub(super) kept: Fingerprint,
+    pub(super) since: Duration,
     pub(super) seen: Duration,
 }
 
@@ -99,31 +103,34 @@ impl Replica {
     }
 
     /// Pieces say what comes before them. Where another event stands here, they go on another history than the one
-    /// that this node has. They are taken all the same: their author hears of it, and gives the rest out anew.
+    /// that this node has: answers false, and they are to be dropped, or equal events would stand above different ones
+    /// and hide them. After a while they are taken all the same, so that nothing waits for ever.
     pub(in crate::replica) fn check_link(
         &mut self,
         origin: NodeId,
         pieces: &[Piece],
         before: Option<Fingerprint>,
         at: Moment,
-    ) {
-        let Some(sequence) = pieces.first().and_then(|piece| piece.first.checked_sub(1)) else { return };
+    ) -> bool {
+        let Some(sequence) = pieces.first().and_then(|piece| piece.first.checked_sub(1)) else { return true };
         let known = 0 < sequence && sequence <= self.store.durable().vector.of(origin);
         let id = EventId { origin, sequence };
-        if known && before.is_some_and(|before| self.fingerprint(id).is_some_and(|stored| stored != before)) {
-            self.note_fork(id, at);
+        if !known || before.is_none_or(|before| self.fingerprint(id).is_none_or(|stored| stored == before)) {
+            return true;
         }
+        self.note_fork(id, at);
+        self.identity.forked.get(&origin).is_none_or(|fork| fork.since + LINK_WAIT <= at.uptime)
     }
 
     /// The event that was first under a number is kept, for now. Its author finds out by itself, and emits the other one
     /// anew.
     pub(super) fn note_fork(&mut self, id: EventId, at: Moment) {
         let Some(kept) = self.fingerprint(id) else { return };
-        let fork = Fork { sequence: id.sequence, kept, seen: at.uptime };
+        let fork = Fork { sequence: id.sequence, kept, since: at.uptime, seen: at.uptime };
         let full = limits::MEMBERS_MAX <= self.identity.forked.len();
         match self.identity.forked.get_mut(&id.origin) {
             Some(known) if known.sequence <= id.sequence => known.seen = at.uptime,
-            Some(known) => *known = fork,
+            Some(known) => *known = Fork { since: known.since, ..fork },
             None if full => {}
             None => {
                 self.counters.forked += 1;
@@ -135,6 +142,11 @@ impl Replica {
                 );
             }
         }
+    }
+
+    /// Whether some number was given out twice, and it is not settled yet.
+    pub(in crate::replica) fn has_forks(&self) -> bool {
+        !self.identity.forked.is_empty() || self.identity.dispute.is_some() || self.identity.yields.is_some()
     }
 
     /// A member has other events of an origin than this node. Whose give way is the same for all: at the first number that
@@ -175,7 +187,7 @@ impl Replica {
         match self.fingerprint(id) {
             Some(kept) if theirs < kept => self.identity.yields = Some((id.origin, sequence, theirs)),
             Some(kept) if kept < theirs => {
-                self.identity.forked.insert(id.origin, Fork { sequence, kept, seen: at.uptime });
+                self.identity.forked.insert(id.origin, Fork { sequence, kept, since: at.uptime, seen: at.uptime });
             }
             _ => {}
         }
