@@ -25,6 +25,7 @@ use crate::bootstrap::gate::Phase;
 use crate::edge::store::Moved;
 use crate::event::{EventId, Fingerprint};
 use crate::flow::apply::Applier;
+use crate::flow::ingest;
 use crate::limits;
 use crate::members::Presence;
 use crate::observe::status::{Code, Reason};
@@ -50,6 +51,8 @@ pub(super) struct Identity {
     /// Own events up to here were there when this process began.
     head_at_start: Sequence,
     remembered: BTreeMap<EventId, Option<Fingerprint>>,
+    /// Records with moved events that have the time of another one.
+    tied: Vec<(String, String)>,
     /// Origins with a number that was given out twice.
     forked: BTreeMap<NodeId, Fork>,
     /// Where this node's events of another origin part from a member's is being found.
@@ -92,6 +95,7 @@ impl Identity {
             twin: None,
             head_at_start: head,
             remembered: BTreeMap::new(),
+            tied: Vec::new(),
             forked: BTreeMap::new(),
             dispute: None,
             dispute_not_before: Duration::ZERO,
@@ -298,9 +302,13 @@ impl Replica {
     pub(super) fn work_on_identity(&mut self, at: Moment) -> Result<Option<Worked>, Failure> {
         if self.store.durable().renewal.is_some() {
             let base = self.store.durable().renewal.map_or(1, |renewal| renewal.base);
-            if self.move_events(at)?.done {
+            if self.move_events()?.done {
                 self.renewed(base, at)?;
             }
+            return Ok(Some(Worked::Other));
+        }
+        if !self.identity.tied.is_empty() && self.flows() && self.store.pending().is_empty() {
+            self.refold_tied(at)?;
             return Ok(Some(Worked::Other));
         }
         if self.identity.yields.is_some() && self.flows() && self.store.durable().open_group.is_none() {
@@ -346,13 +354,24 @@ impl Replica {
         Ok(())
     }
 
-    fn move_events(&mut self, at: Moment) -> Result<Moved, Failure> {
-        Ok(self.store.write(|tx| {
-            let moved = tx.move_events(limits::APPLY_ROWS_MAX as u64)?;
+    fn move_events(&mut self) -> Result<Moved, Failure> {
+        let mut moved = self.store.write(|tx| tx.move_events(limits::APPLY_ROWS_MAX as u64))?;
+        self.identity.tied.append(&mut moved.tied);
+        Ok(moved)
+    }
+
+    /// Rows whose events changed places by their new ids. The journal comes first (I3), and it waits until all are moved.
+    fn refold_tied(&mut self, at: Moment) -> Result<(), Failure> {
+        let tied = self.identity.tied.clone();
+        let done = self.store.write(|tx| {
+            let drained = ingest::drain(tx, at.wall)?;
             let mut applier = Applier::new(tx, at.wall);
-            moved.tied.iter().try_for_each(|(table, record)| applier.refold(table, record))?;
-            Ok(moved)
-        })?)
+            applier.done.ingested = drained;
+            tied.iter().try_for_each(|(table, record)| applier.refold(table, record))?;
+            Ok(applier.done)
+        })?;
+        self.identity.tied.clear();
+        self.publish(done.ingested)
     }
 
     /// All events are moved, the first one to `base`: from here on the node is one like any other, and catches up.
