@@ -9,6 +9,7 @@ mod check;
 mod conflicts;
 mod error;
 mod init;
+mod members;
 mod outside;
 mod parked;
 mod run;
@@ -62,6 +63,7 @@ enum Command {
     Check(check::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
+    Members(members::Arguments),
     Parked(parked::Arguments),
     Conflicts(conflicts::Arguments),
     Uninstall(uninstall::Arguments),
@@ -120,6 +122,7 @@ fn perform(command: Command) -> Result<u8, Error> {
             Command::Run(arguments) => run::run(arguments, environment).await,
             Command::Status(arguments) => status::status(arguments, environment).await.map(|()| 0),
             Command::Conflicts(arguments) => conflicts::conflicts(arguments).await.map(|()| 0),
+            Command::Members(arguments) => members::members(arguments).await.map(|()| 0),
             Command::Parked(arguments) => parked::parked(arguments).await.map(|()| 0),
             Command::Uninstall(arguments) => uninstall::uninstall(arguments).await.map(|()| 0),
             Command::Service { .. } => unreachable!("bug: it was dealt with before"),

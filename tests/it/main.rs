@@ -17,6 +17,7 @@ mod harness;
 mod identity;
 mod mistakes;
 mod never_fails;
+mod retention;
 mod services;
 mod sizes;
 mod statements;

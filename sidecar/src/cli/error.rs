@@ -68,6 +68,14 @@ pub enum Error {
         /// As it was given.
         event: String,
     },
+    /// There is no such member, or more than one.
+    #[error("{} that name or id that could be expelled; `rowcast members list` shows them", match count { 0 => "there is no member of".to_owned(), count => format!("{count} members have") })]
+    NoMember {
+        /// As it was given.
+        member: String,
+        /// How many fit.
+        count: usize,
+    },
     /// The node could not go on.
     #[error("the node has failed")]
     Node {

@@ -11,6 +11,8 @@ use super::Error;
 use crate::config::Config;
 use crate::edge::{bus, store};
 use crate::node;
+use crate::position::NodeId;
+use crate::steady::membership::Enrolled;
 use crate::supervise::BoxError;
 
 /// All tables of the database.
@@ -48,6 +50,16 @@ pub(super) async fn retry_parked(database: &Path, event: Option<String>) -> Resu
 /// Has a parked event given up; whether it can be.
 pub(super) async fn drop_parked(database: &Path, event: String) -> Result<bool, Error> {
     blocking("drop a parked event", database, move |path| Ok(store::operator::drop_parked(&path, &event)?)).await
+}
+
+/// The members that are known.
+pub(super) async fn members(database: &Path) -> Result<Vec<Enrolled>, Error> {
+    blocking("list the members", database, |path| Ok(store::members_of(&path)?)).await
+}
+
+/// Expels a member.
+pub(super) async fn expel(database: &Path, node: NodeId) -> Result<bool, Error> {
+    blocking("expel a member", database, move |path| Ok(store::expel(&path, node)?)).await
 }
 
 /// Whether NATS can be reached and takes the login.
