@@ -15,6 +15,7 @@ mod again;
 mod identity;
 mod intake;
 mod load;
+mod presence;
 mod retention;
 mod shown;
 mod sweep;
@@ -36,9 +37,9 @@ use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::Order;
 use crate::flow::publish;
 use crate::limits;
-use crate::members::{Members, Presence};
+use crate::members::Members;
 use crate::observe::status::{Code, Counters, Reason};
-use crate::position::{NodeId, Sequence, Vector};
+use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 use crate::wire::{self, Message};
 
@@ -535,45 +536,6 @@ impl Replica {
         // What was on its way is not known to be kept: it is fetched again.
         self.order.clear();
         self.trouble = Some(Trouble { reason: Reason::new(code, text), again_at: at.uptime + pause });
-    }
-
-    fn say_presence(&mut self, at: Moment) {
-        let due = self.present_at.is_none_or(|last| last + self.options.presence_interval <= at.uptime);
-        if !self.connected || !(due || self.answer_wanted) || self.speaks_as().is_none() {
-            return;
-        }
-        if due {
-            self.present_at = Some(at.uptime);
-        }
-        self.answer_wanted = false;
-        let fingerprints = if self.flows() { self.fingerprints() } else { Vec::new() };
-        let sure = self.identity.may_publish();
-        let (members, lost) = self.retention.membership.told();
-        let durable = self.store.durable();
-        let presence = Presence {
-            node: durable.node,
-            name: self.options.name.clone(),
-            session: self.options.session,
-            ready: self.is_ready(),
-            complete: durable.complete,
-            vector: match (self.flows(), sure) {
-                (true, true) => durable.vector.clone(),
-                (true, false) => durable.vector.without(durable.node),
-                (false, _) => Vector::default(),
-            },
-            fingerprints,
-            forked: self.identity.told_forks(),
-            horizon: durable.horizon.clone(),
-            schema: self.schema(),
-            clock: at.wall,
-            // Only what is said by itself asks: an answer that asked would be answered, and so on without end.
-            ask: due && !(sure && self.is_ready()),
-            // Before its id is confirmed it says no position of its own, and no clock. Of a group that is being ingested in parts some events have their stamps already, and no number counts yet.
-            stamp: if sure && durable.open_group.is_none() { durable.clock.last() } else { Timestamp::default() },
-            members,
-            lost,
-        };
-        self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }
 
     fn schema(&self) -> String {
