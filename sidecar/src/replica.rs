@@ -449,7 +449,7 @@ impl Replica {
             }
         }
         match self.settle(at)? {
-            Worked::Idle if self.compact(at)? => Ok(Worked::Other),
+            Worked::Idle if self.let_go(at)? || self.compact(at)? => Ok(Worked::Other),
             worked => Ok(worked),
         }
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::{Failure, Moment, Replica};
 use crate::bootstrap::gate::Phase;
-use crate::position::Sequence;
+use crate::edge::store::Error;
+use crate::flow::apply::Applier;
+use crate::position::{NodeId, Sequence};
 
 /// How long nobody may be able to hand over what is missing before everything is loaded again.
 const BELOW_WAIT: Duration = Duration::from_secs(5);
@@ -93,5 +95,54 @@ impl Replica {
             self.present_at = None;
         }
         Ok(())
+    }
+}
+
+/// Events taken out in one go because nobody can hand over what comes before them.
+const LOOSE_MAX: usize = 200;
+
+impl Replica {
+    /// What a donor had and took with it when it died: the node cannot wait for it, and must not keep a part of it.
+    ///
+    /// A load that went on from a staler donor brought records with events that lie beyond what anybody who is there
+    /// has. They are taken out, and the records made of what is left; they come again when somebody brings them. Then
+    /// the node waits for them no longer. Answers whether it did anything.
+    pub(super) fn let_go(&mut self, at: Moment) -> Result<bool, Failure> {
+        let Phase::CatchingUp { target } = &self.phase else { return Ok(false) };
+        let heads = self.members.heads(at.uptime);
+        let durable = self.store.durable();
+        let own = durable.node;
+        let waits = |&(origin, to): &(NodeId, Sequence)| {
+            origin != own && durable.vector.of(origin) < to && heads.of(origin) <= durable.vector.of(origin)
+        };
+        let lost: Vec<(NodeId, Sequence)> = target.iter().filter(waits).collect();
+        if lost.is_empty() || self.members.live(at.uptime).next().is_none() {
+            self.retention.lost_since = None;
+            return Ok(false);
+        }
+        let since = *self.retention.lost_since.get_or_insert(at.uptime);
+        if at.uptime < since + self.options.context_timeout {
+            return Ok(false);
+        }
+        let loose = self.store.write(|tx| {
+            let mut applier = Applier::new(tx, at.wall);
+            lost.iter().try_fold(0, |loose, (origin, _)| Ok::<_, Error>(loose + applier.let_go(*origin, LOOSE_MAX)?))
+        })?;
+        if loose == 0 {
+            for (origin, to) in &lost {
+                let name = self.name_of(*origin);
+                tracing::warn!(
+                    node = name,
+                    until = to,
+                    "nobody who is there has these events; they are not waited for"
+                );
+            }
+            let reached = self.store.durable().vector.clone();
+            if let Phase::CatchingUp { target } = &mut self.phase {
+                lost.iter().for_each(|(origin, _)| target.set(*origin, reached.of(*origin)));
+            }
+            self.retention.lost_since = None;
+        }
+        Ok(true)
     }
 }

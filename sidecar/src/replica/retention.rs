@@ -33,6 +33,8 @@ pub(super) struct Retention {
     pub(super) below_since: Option<Duration>,
     /// Since when members that are heard hold this node for lost.
     pub(super) given_up_since: Option<Duration>,
+    /// Since when nobody who is there has what this node has still to reach.
+    pub(super) lost_since: Option<Duration>,
 }
 
 /// How often it is looked whether members have to be stored, or were expelled by an operator.
@@ -54,6 +56,7 @@ impl Retention {
             must_load_again: false,
             below_since: None,
             given_up_since: None,
+            lost_since: None,
         }
     }
 }

@@ -133,3 +133,36 @@ fn a_member_below_every_horizon_loads_everything_again_and_keeps_its_id_and_its_
     let rows = [row("a", "unshared"), row("b", "2"), row("c", "1"), row("unshared", "1")];
     assert_all(&mut cluster, &[1, joiner], &rows);
 }
+
+/// The donor dies in the middle, and what only it had is half here: it does not stay, and is not waited for.
+#[test]
+fn a_donor_dies_and_a_staler_one_goes_on() {
+    let mut cluster = Cluster::new(&toml("forever"), 2);
+    let large = "hex(zeroblob(600000))";
+    cluster.sql(0, &format!("INSERT INTO t VALUES ('a', {large}), ('b', {large}), ('c', 'x')"));
+    cluster.run(10);
+    cluster.split(&[0], &[1]);
+    cluster.sql(
+        0,
+        &format!("UPDATE t SET a = {large} || 'only here' WHERE id = 'a'; UPDATE t SET a = 'y' WHERE id = 'c'"),
+    );
+    let joiner = cluster.add(TABLE);
+    cluster.start(joiner, false);
+    cluster.answers = Some(2);
+    cluster.run(8);
+    assert_eq!(cluster.one(joiner, "SELECT count(*) FROM t WHERE a LIKE '%only here'"), 1, "the first page came");
+    assert_eq!(cluster.one(joiner, "SELECT count(*) FROM t"), 1);
+    cluster.stop(0);
+    cluster.answers = None;
+    cluster.run(100);
+    assert!(cluster.replica(joiner).is_ready(), "{:?}", cluster.why(joiner));
+    assert_eq!(cluster.rows(joiner), cluster.rows(1), "nobody has what only the dead one had");
+    cluster.start(0, false);
+    cluster.heal();
+    cluster.run(40);
+    for at in 0..3 {
+        assert!(cluster.replica(at).is_ready(), "n{at}: {:?}", cluster.why(at));
+        assert_eq!(cluster.rows(at), cluster.rows(0), "n{at}");
+        assert_eq!(cluster.one(at, "SELECT count(*) FROM t WHERE a LIKE '%only here' OR a = 'y'"), 2, "n{at}");
+    }
+}

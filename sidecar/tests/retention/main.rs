@@ -44,6 +44,8 @@ pub(crate) struct Cluster {
     cut: BTreeSet<(usize, usize)>,
     /// Feeds that wait to be delivered, when they are held back: from, frame.
     pub(crate) held: Option<Vec<(usize, bytes::Bytes)>>,
+    /// How many requests are still answered, when that is limited.
+    pub(crate) answers: Option<usize>,
     /// Since everything began; added to the wall clock, too.
     pub(crate) passed: Duration,
 }
@@ -51,8 +53,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `count` nodes that have joined one another.
     pub(crate) fn new(toml: &str, count: usize) -> Self {
-        let mut cluster =
-            Self { toml: toml.to_owned(), nodes: Vec::new(), cut: BTreeSet::new(), held: None, passed: Duration::ZERO };
+        let mut cluster = Self {
+            toml: toml.to_owned(),
+            nodes: Vec::new(),
+            cut: BTreeSet::new(),
+            held: None,
+            answers: None,
+            passed: Duration::ZERO,
+        };
         for at in 0..count {
             cluster.add(TABLE);
             cluster.start(at, at == 0);
@@ -211,7 +219,12 @@ impl Cluster {
                         self.nodes[at].replica.as_ref().is_some_and(|replica| replica.node() == to)
                             && !self.cut.contains(&(from, at))
                     });
-                    let reader = at.and_then(|at| self.nodes[at].reader.as_ref());
+                    let answered = self.answers.as_mut().is_none_or(|left| {
+                        let some = *left > 0;
+                        *left = left.saturating_sub(1);
+                        some
+                    });
+                    let reader = at.filter(|_| answered).and_then(|at| self.nodes[at].reader.as_ref());
                     let frame = reader.map(|reader| wire::encode(&donor::answer(reader, &request).unwrap()).into());
                     let moment = self.moment();
                     self.replica(from).handle(Input::Answer { ask, frame }, moment);

@@ -9,6 +9,7 @@ use crate::edge::store::{Error, Replicated, SnapshotPage};
 use crate::event::{EventId, Operation};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
+use crate::position::{NodeId, Vector};
 
 impl Applier<'_, '_> {
     /// Takes out the events of the records after `after` and up to the end of the page that the donor's vector covers
@@ -48,6 +49,28 @@ impl Applier<'_, '_> {
             }
             self.refold(&table.name, record_id)?;
             self.delete_unknown(&table, record_id)?;
+        }
+        Ok(gone)
+    }
+
+    /// Takes out events of an origin beyond its position, at most `limit` of each table: they came with a load, and nobody can
+    /// hand over what comes before them. Answers how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn let_go(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
+        let mut gone = 0;
+        let last = EventId { origin, sequence: self.tx.durable.vector.of(origin) };
+        for table in self.tx.tables().iter() {
+            let loose = self.tx.events_beyond(table, last, limit)?;
+            let ids: Vec<EventId> = loose.iter().map(|event| event.id).collect();
+            self.tx.drop_events(table, &ids, &Vector::default())?;
+            gone += ids.len();
+            let records: BTreeSet<&String> = loose.iter().map(|event| &event.record_id).collect();
+            for record_id in records {
+                self.refold(&table.name, record_id)?;
+                self.delete_unknown(table, record_id)?;
+            }
         }
         Ok(gone)
     }
