@@ -89,7 +89,7 @@ impl Faults {
     pub fn draw(mut chance: Chance) -> Self {
         let kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
-        let history = *chance.pick(&["forever"]);
+        let history = *chance.pick(&["forever", "latest", "1m"]);
         Self { kinds, every, history, chance }
     }
 
@@ -100,7 +100,7 @@ impl Faults {
 
     /// How long members may be silent, in seconds.
     pub fn member_timeouts(&self) -> &'static [u64] {
-        &[3_600]
+        &[12, 3_600, 3_600]
     }
 
     /// When the next one comes.

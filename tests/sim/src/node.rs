@@ -37,6 +37,8 @@ pub struct Node {
     pub clock_off: i64,
     /// How much faster its wall clock runs, in parts of a million.
     pub clock_drift: i64,
+    /// How coarse its wall clock is, in milliseconds.
+    pub clock_grain: i64,
     /// Faults that the sidecar's disk has now.
     pub failing: Option<(u64, Failing)>,
     /// Promises from here on were not synced yet.
@@ -90,6 +92,7 @@ impl Node {
             life: 0,
             clock_off: 0,
             clock_drift: 0,
+            clock_grain: 1,
             failing: None,
             unsynced_from: None,
             was_ready: false,
@@ -126,7 +129,7 @@ impl Node {
     /// The wall clock at a simulated time.
     pub fn wall_millis(&self, now: u64) -> i64 {
         let now = i64::try_from(now / 1000).expect("a simulated time");
-        EPOCH_MILLIS + now + now * self.clock_drift / 1_000_000 + self.clock_off
+        (EPOCH_MILLIS + now + now * self.clock_drift / 1_000_000 + self.clock_off) / self.clock_grain * self.clock_grain
     }
 
     /// The time of a call into the sidecar. SQLite sees the same clock.

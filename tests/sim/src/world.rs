@@ -82,6 +82,9 @@ impl World {
         let verify = chance.one_in(4);
         let member_timeout = Duration::from_secs(*chance.pick(faults.member_timeouts()));
         nodes.iter_mut().for_each(|node| (node.verifies, node.member_timeout) = (verify, member_timeout));
+        // Coarse clocks stand still for a while, and agree: then the timestamps of several nodes are the same.
+        let grain = *chance.pick(&[1, 1, 20, 1_000]);
+        nodes.iter_mut().for_each(|node| node.clock_grain = grain);
         let records = *chance.pick(&[3, 8, 30]);
         Self {
             now: 0,
@@ -340,7 +343,12 @@ impl World {
             if ready && !std::mem::replace(&mut self.nodes[node].was_ready, true) {
                 self.judge_first_ready(node);
             }
-            self.story.tell(self.now, format_args!("n{node} {}", if ready { "READY" } else { "NOT READY" }));
+            let moment = self.nodes[node].moment(self.now);
+            let reasons = self.nodes[node].sidecar.as_mut().map(|sidecar| sidecar.replica.status(moment).reasons);
+            match reasons.unwrap_or_default().first() {
+                None => self.story.tell(self.now, format_args!("n{node} READY")),
+                Some(reason) => self.story.tell(self.now, format_args!("n{node} NOT READY: {}", reason.text)),
+            }
             self.story.count(if ready { "became READY" } else { "became NOT READY" });
         }
     }
