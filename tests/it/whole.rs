@@ -74,8 +74,9 @@ fn a_mixed_workload_on_the_same_rows_and_keys_converges() {
 
 #[test]
 fn unique_values_that_all_nodes_fight_for_converge() {
-    let parked = quarrel(|table| ["uniques", "generated_columns"].contains(&table), 100, "parked");
-    assert!(parked > 5, "they quarrelled: {parked} events were parked");
+    let parked = quarrel(|table| ["uniques", "generated_columns"].contains(&table), 200, "parked");
+    // What waits for the rest of its transaction alone is not counted.
+    assert!(parked > 0, "they did not quarrel");
 }
 
 /// All nodes write the same rows of some tables. Gives the sum of a counter of theirs.

@@ -61,7 +61,7 @@ metrics! { COUNTERS: Counter {
     APPLIED = "rowcast_applied_total", "Events of other nodes that were applied.";
     DUPLICATES = "rowcast_duplicates_total", "Events that had come before and changed nothing.";
     CONFLICTS = "rowcast_conflicts_total", "Pairs of concurrent events on one record.";
-    PARKED = "rowcast_parked_total", "Events that were stored but could not be applied at once.";
+    PARKED = "rowcast_parked_total", "Events that were stored and could not be applied with their transaction.";
     GAPS_FETCHED = "rowcast_gaps_fetched_total", "Gaps in the events of an origin that were fetched.";
     FORKED = "rowcast_forked_total", "Numbers that some node was found to have given out twice, for different events.";
     RENEWED = "rowcast_renewed_total", "Times that this node went on under a new node id without a restart.";
