@@ -16,6 +16,7 @@ mod run;
 mod schema;
 mod status;
 mod uninstall;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -66,6 +67,7 @@ enum Command {
     Members(members::Arguments),
     Parked(parked::Arguments),
     Conflicts(conflicts::Arguments),
+    Verify(verify::Arguments),
     Uninstall(uninstall::Arguments),
     #[command(name = SERVICE, hide = true)]
     Service {
@@ -124,6 +126,7 @@ fn perform(command: Command) -> Result<u8, Error> {
             Command::Conflicts(arguments) => conflicts::conflicts(arguments).await.map(|()| 0),
             Command::Members(arguments) => members::members(arguments).await.map(|()| 0),
             Command::Parked(arguments) => parked::parked(arguments).await.map(|()| 0),
+            Command::Verify(arguments) => verify::verify(arguments, environment).await,
             Command::Uninstall(arguments) => uninstall::uninstall(arguments).await.map(|()| 0),
             Command::Service { .. } => unreachable!("bug: it was dealt with before"),
         }

@@ -44,6 +44,8 @@ pub struct Options {
     pub status: watch::Sender<Arc<Status>>,
     /// The loop's sign of life.
     pub heartbeat: Heartbeat,
+    /// Comparisons that an operator asks for.
+    pub asked: mpsc::Receiver<replica::Asked>,
     /// Cancelled when the node shall stop.
     pub stop: CancellationToken,
 }
@@ -118,6 +120,7 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
         let interval = config.presence_interval;
         move |stop| traffic::state(bus.clone(), subject.clone(), status.clone(), interval, stop)
     });
+    spawn_once(&mut tasks, "what an operator asks for", traffic::asked(options.asked, inbox, options.stop.clone()));
     let ended = tasks.run(GRACE).await;
     drop(watcher);
     bus.flush(FLUSH).await;

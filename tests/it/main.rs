@@ -22,4 +22,5 @@ mod services;
 mod sizes;
 mod statements;
 mod tidy;
+mod verify;
 mod whole;

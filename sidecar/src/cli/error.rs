@@ -54,6 +54,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The sidecar does not compare.
+    #[error("the sidecar at {address} does not compare: {reason}")]
+    NotVerified {
+        /// Where it answers.
+        address: SocketAddr,
+        /// Why, in its words.
+        reason: String,
+    },
     /// Something at the database; its own text says what to do.
     #[error("failed to {doing}")]
     Database {

@@ -78,7 +78,9 @@ pub(super) async fn run(arguments: Arguments, environment: Environment) -> Resul
     tracing::info!(node = config.node, service = declaration.service, http = %address, "the sidecar is starting");
     let (status, seen) = watch::channel(Arc::new(Status::starting(&config.node, &declaration.service)));
     let heartbeat = Heartbeat::new();
-    let shown = http::Sources { status: seen.clone(), heartbeat: heartbeat.clone(), metrics: Metrics::install() };
+    let (operator, asked) = http::Operator::new();
+    let shown =
+        http::Sources { status: seen.clone(), heartbeat: heartbeat.clone(), metrics: Metrics::install(), operator };
     let stop_http = CancellationToken::new();
     let mut http = JoinSet::new();
     http.spawn(server.serve(shown, stop_http.clone()));
@@ -87,7 +89,7 @@ pub(super) async fn run(arguments: Arguments, environment: Environment) -> Resul
         Ok(true) => {
             let launch = (!arguments.command.is_empty()).then(|| launch(arguments.command, &config, address));
             let stop = CancellationToken::new();
-            let options = node::Options { first: arguments.first, status, heartbeat, stop: stop.clone() };
+            let options = node::Options { first: arguments.first, status, heartbeat, asked, stop: stop.clone() };
             let running = outside::node(config, declaration, options);
             Conductor { signals, seen, stop, launch, service: None, deadline: None, outcome: None }.run(running).await
         }

@@ -1,5 +1,6 @@
 //! The sidecar's HTTP server, the only place that names axum: `/livez`, `/readyz`, `/metrics`, `/status` and a short
-//! page at `/`. It only reads: the latest [`Status`] from a `watch` channel, the node's [`Heartbeat`], the metrics.
+//! page at `/`. It only reads: the latest [`Status`] from a `watch` channel, the node's [`Heartbeat`], the metrics. One
+//! thing can be asked for, a comparison, by a program on the same machine: `verify`.
 //!
 //! It answers while the node is busy, stuck or not yet there; that is what it is for. It is bounded in every direction:
 //! connections, headers, bodies (none), time. Bound to this machine it answers only requests that name this machine
@@ -7,6 +8,7 @@
 
 mod client;
 mod routes;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +28,8 @@ use crate::observe::health::Heartbeat;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::Status;
 
-pub use client::{Answer, get};
+pub use client::{Answer, get, post};
+pub use verify::Operator;
 
 /// Connections at the same time; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 128;
@@ -55,6 +58,8 @@ pub struct Sources {
     pub heartbeat: Heartbeat,
     /// The metrics.
     pub metrics: Metrics,
+    /// Where a comparison is asked for.
+    pub operator: Operator,
 }
 
 /// A server that has its address and does not answer yet.
@@ -98,7 +103,8 @@ impl Server {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, slot)) => {
-                    let service = TowerToHyperService::new(router.clone());
+                    let peer = verify::Peer(stream.peer_addr().ok().map(|peer| peer.ip()));
+                    let service = TowerToHyperService::new(router.clone().layer(axum::Extension(peer)));
                     let stop = stop.clone();
                     connections.spawn(async move {
                         converse(stream, service, stop).await;

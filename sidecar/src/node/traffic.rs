@@ -16,7 +16,7 @@ use crate::observe::health::Readiness;
 use crate::observe::metrics;
 use crate::observe::status::Status;
 use crate::position::NodeId;
-use crate::replica::{Input, Output};
+use crate::replica::{Asked, Input, Output};
 use crate::supervise::BoxError;
 
 /// How often the connection is looked at, beside the events that it gives.
@@ -98,6 +98,20 @@ pub(super) async fn changes(bus: Bus, subject: String, inbox: Inbox, stop: Cance
         }
     }
     ended(&stop)
+}
+
+/// Comparisons that an operator asks for.
+pub(super) async fn asked(
+    mut asked: mpsc::Receiver<Asked>,
+    inbox: Inbox,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    while let Some(asked) = unless(&stop, asked.recv()).await {
+        inbox.put(Input::Verify(asked)).await;
+    }
+    // Without a server nobody can ask; the node goes on.
+    stop.cancelled().await;
+    Ok(())
 }
 
 /// Shows the state on the bus: at each change, and as often as presence.

@@ -49,6 +49,7 @@ pub(super) struct Verify {
     /// Not before then is the next page looked at.
     not_before: Duration,
     last: Option<Report>,
+    answered: Option<Report>,
     /// The version of the schema when the sweep under way began.
     pub(super) swept_since: i64,
     /// Records that are known to be damaged here and are not mended, by table and record.
@@ -188,6 +189,7 @@ impl Replica {
                 self.verify.due = self.verify.due.map(|_| at.uptime + LATER * 10);
                 let note = "the database refused while it was compared; the log says why".to_owned();
                 scan.report.notes.push(note);
+                scan.report.complete = false;
                 self.end_verify(scan, at);
                 Err(failure)
             }
@@ -215,11 +217,14 @@ impl Replica {
         };
         let tables: VecDeque<String> =
             self.store.tables().iter().map(|table| table.name.clone()).filter(|name| wanted(name)).collect();
-        let members = partners.iter().map(|&node| self.name_of(node)).collect();
+        let mut members: Vec<String> = partners.iter().map(|&node| self.name_of(node)).collect();
+        members.sort();
         let mut report =
             Report { members, repair: asked.as_ref().is_none_or(|asked| asked.repair), ..Report::default() };
         report.id = asked.as_ref().map_or(0, |asked| asked.id);
+        report.complete = true;
         if tables.is_empty() {
+            report.complete = false;
             report.notes.push("no table of that name is replicated here".to_owned());
         }
         let asked = asked.is_some();
@@ -227,10 +232,14 @@ impl Replica {
         true
     }
 
-    /// The members that records can be compared with.
+    /// The members that records can be compared with. Not only the READY ones: one that is in doubt, because it lags or
+    /// because it diverges, can still say what it has. One that still loads says no position.
     fn comparable(&self, at: Moment) -> Vec<NodeId> {
         let schema = self.schema();
-        let fits = |member: &&Member| member.presence.ready && member.presence.schema == schema;
+        let fits = |member: &&Member| {
+            let presence = &member.presence;
+            presence.complete && !presence.vector.is_empty() && presence.schema == schema
+        };
         let nodes = self.members.live(at.uptime).filter(fits).map(|member| member.presence.node);
         if self.connected { nodes.take(limits::DIGEST_MEMBERS_MAX).collect() } else { Vec::new() }
     }
@@ -312,12 +321,8 @@ impl Replica {
         let (found, records): (u64, u64) =
             scan.report.tables.iter().fold((0, 0), |sum, table| (sum.0 + table.found, sum.1 + table.records));
         tracing::debug!(found, records, seconds = scan.report.seconds, "compared rows, events and nodes");
-        // What was asked for stays until the next is asked for, so that whoever asked finds it.
-        if scan.asked || self.verify.last.as_ref().is_none_or(|last| last.id == 0) || found > 0 {
-            let id = scan.report.id.max(self.verify.last.as_ref().map_or(0, |last| last.id));
-            scan.report.id = if scan.asked { id } else { 0 };
-            self.verify.last = Some(scan.report);
-        }
+        let ended = if scan.asked { &mut self.verify.answered } else { &mut self.verify.last };
+        *ended = Some(scan.report);
     }
 
     /// Asks some nodes the same.
@@ -337,6 +342,7 @@ impl Replica {
         Verification {
             running: table.map(|table| (table.name.clone(), table.verified.records)),
             last: self.verify.last.clone(),
+            asked: self.verify.answered.clone(),
             open: self.verify.open.values().take(FOUND_LISTED_MAX).cloned().collect(),
         }
     }

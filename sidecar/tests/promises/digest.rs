@@ -116,10 +116,10 @@ impl Cluster {
 
     /// Has a node compare everything now.
     fn verify(&mut self, node: usize, repair: bool) -> Report {
-        let id = self.status(node).verification.last.map_or(0, |last| last.id) + 1;
+        let id = self.status(node).verification.asked.map_or(0, |last| last.id) + 1;
         let at = self.nodes[node].at();
         self.nodes[node].replica().handle(Input::Verify(Asked { id, repair, table: None }), at);
-        let done = |cluster: &mut Self| cluster.status(node).verification.last.filter(|last| last.id == id);
+        let done = |cluster: &mut Self| cluster.status(node).verification.asked.filter(|last| last.id == id);
         self.run_until("it is compared", |cluster| done(cluster).is_some());
         done(self).unwrap()
     }

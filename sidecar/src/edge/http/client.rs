@@ -1,4 +1,4 @@
-//! One GET of a sidecar's own server, for `rowcast status`: enough HTTP/1.1 for that, and no more.
+//! One request to a sidecar's own server, for `rowcast status` and `rowcast verify`: enough HTTP/1.1 for that, and no more.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::verify::OURS;
 
 /// How long the whole question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +30,16 @@ pub struct Answer {
 /// Nobody listens, the answer does not come in time, or it is not HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s");
-    tokio::time::timeout(TIMEOUT, ask(reachable(address), path)).await.map_err(timed_out)?
+    tokio::time::timeout(TIMEOUT, ask(reachable(address), "GET", path)).await.map_err(timed_out)?
+}
+
+/// Has the sidecar at `address` begin what `path` says.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s");
+    tokio::time::timeout(TIMEOUT, ask(reachable(address), "POST", path)).await.map_err(timed_out)?
 }
 
 fn reachable(address: SocketAddr) -> SocketAddr {
@@ -40,9 +51,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
+async fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{OURS}: 1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;

@@ -7,10 +7,10 @@ use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 
-use super::Sources;
+use super::{Sources, verify};
 use crate::observe::health::{Liveness, Readiness};
 
 /// The paths that are answered, for the page and the tests.
@@ -25,6 +25,7 @@ pub(super) fn router(sources: Sources, address: SocketAddr) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/verify", post(verify::verify))
         .fallback(nothing_here)
         .method_not_allowed_fallback(only_reading)
         .layer(checks)
@@ -38,7 +39,7 @@ struct Refusal {
     hint: &'static str,
 }
 
-fn refuse(status: StatusCode, error: &'static str, hint: &'static str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &'static str, hint: &'static str) -> Response {
     (status, Json(Refusal { error, hint })).into_response()
 }
 
@@ -74,7 +75,7 @@ fn host_is_allowed(address: SocketAddr, request: &Request) -> bool {
 }
 
 /// `localhost`, `127.0.0.1:7200`, `[::1]:7200`: with any port, since ports are forwarded.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
         _ => host,
@@ -122,7 +123,11 @@ async fn nothing_here() -> Response {
 }
 
 async fn only_reading() -> Response {
-    refuse(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here", "everything here is read with GET")
+    refuse(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this method is not allowed here",
+        "everything here is read with GET; `rowcast verify` asks for the one thing that is not",
+    )
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ struct Running {
     status: watch::Sender<Arc<Status>>,
     stop: CancellationToken,
     served: JoinSet<()>,
+    asked: tokio::sync::mpsc::Receiver<crate::replica::Asked>,
 }
 
 async fn running() -> Running {
@@ -18,10 +19,11 @@ async fn running() -> Running {
     let address = server.address();
     let (status, receiver) = watch::channel(Arc::new(troubled()));
     let stop = CancellationToken::new();
-    let sources = Sources { status: receiver, heartbeat: Heartbeat::new(), metrics: Metrics::install() };
+    let (operator, asked) = Operator::new();
+    let sources = Sources { status: receiver, heartbeat: Heartbeat::new(), metrics: Metrics::install(), operator };
     let mut served = JoinSet::new();
     served.spawn(server.serve(sources, stop.clone()));
-    Running { address, status, stop, served }
+    Running { address, status, stop, served, asked }
 }
 
 /// Sends `request` as it is and returns all that comes back.
@@ -97,6 +99,33 @@ async fn nothing_is_written_and_no_other_origin_is_allowed() {
     let answer = say_get(running.address, "/status", "Host: localhost\r\nOrigin: http://evil.example\r\n").await;
     assert!(!answer.to_ascii_lowercase().contains("access-control"), "{answer}");
     assert!(answer.contains("cache-control: no-store"), "{answer}");
+}
+
+#[tokio::test]
+async fn only_a_program_on_this_machine_can_ask_for_a_comparison() {
+    let mut running = running().await;
+    let answer = post(running.address, "/verify?repair=true&table=a%20b").await.unwrap();
+    assert_eq!((answer.code, answer.body.as_slice()), (202, br#"{"id":1}"#.as_slice()));
+    let asked = running.asked.recv().await.unwrap();
+    assert_eq!((asked.id, asked.repair, asked.table.as_deref()), (1, true, Some("a b")));
+    assert_eq!(post(running.address, "/verify?repair=perhaps").await.unwrap().code, 400);
+    let ask = async |headers: &str| {
+        let request = format!("POST /verify HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n");
+        say(running.address, &request).await
+    };
+    for headers in [
+        "Host: localhost\r\n",
+        "Host: localhost\r\nX-Rowcast: 1\r\nOrigin: http://localhost:7200\r\n",
+        "Host: localhost\r\nX-Rowcast: 1\r\nSec-Fetch-Site: same-origin\r\n",
+        "Host: evil.example\r\nX-Rowcast: 1\r\n",
+    ] {
+        let answer = ask(headers).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{headers:?}: {answer}");
+    }
+    assert!(
+        say_get(running.address, "/verify", "Host: localhost\r\nX-Rowcast: 1\r\n").await.starts_with("HTTP/1.1 405 ")
+    );
+    assert!(running.asked.try_recv().is_err(), "nothing of it reached the node");
 }
 
 #[tokio::test]

@@ -105,8 +105,9 @@ impl Status {
         if let Some((table, records)) = &verification.running {
             writeln!(page, "\nverify: comparing table {table}, {records} records done")?;
         }
-        if let Some(last) = verification.last.as_ref().filter(|last| verification.running.is_none() && !last.is_equal())
-        {
+        let reports = [&verification.last, &verification.asked].into_iter().flatten();
+        let last = reports.max_by_key(|report| report.ended_at);
+        if let Some(last) = last.filter(|last| verification.running.is_none() && !last.is_equal()) {
             write!(page, "\nverify: {}", last.to_text())?;
         }
         for divergence in &verification.open {

@@ -14,8 +14,10 @@ pub const FOUND_LISTED_MAX: usize = 100;
 pub struct Verification {
     /// The table that is being compared now, and how many of its records are done.
     pub running: Option<(String, u64)>,
-    /// The comparison that ended last; of one that was asked for, its number is here.
+    /// The comparison by the interval that ended last.
     pub last: Option<Report>,
+    /// The comparison that was asked for and ended last.
+    pub asked: Option<Report>,
     /// Records that are known to be damaged here and are not mended.
     pub open: Vec<Divergence>,
 }
@@ -27,6 +29,8 @@ pub struct Report {
     pub id: u64,
     /// Whether what was found was to be mended.
     pub repair: bool,
+    /// Whether it came to its end: everything that could be compared was.
+    pub complete: bool,
     /// How long it took.
     pub seconds: f64,
     /// When it ended, in milliseconds since 1970.
@@ -80,7 +84,7 @@ pub struct Divergence {
 impl Report {
     /// Whether nothing diverges.
     pub fn is_equal(&self) -> bool {
-        self.tables.iter().all(|table| table.found == 0)
+        self.complete && self.tables.iter().all(|table| table.found == 0)
     }
 
     /// The page that `rowcast verify` shows.
@@ -94,6 +98,7 @@ impl Report {
         let found: u64 = self.tables.iter().map(|table| table.found).sum();
         let repaired: u64 = self.tables.iter().map(|table| table.repaired).sum();
         match found {
+            0 if !self.complete => writeln!(page, "NOT COMPARED  see the notes")?,
             0 => writeln!(page, "EQUAL  no record diverges")?,
             1 => writeln!(page, "DIVERGENT  1 record, {repaired} repaired here")?,
             _ => writeln!(page, "DIVERGENT  {found} records, {repaired} repaired here")?,
@@ -149,6 +154,7 @@ mod tests {
     fn the_report_says_first_whether_all_is_equal_and_then_where_it_is_not() {
         let mut report = Report {
             id: 1,
+            complete: true,
             seconds: 12.34,
             members: vec!["a".into(), "b".into()],
             tables: vec![
