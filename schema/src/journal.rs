@@ -21,6 +21,9 @@ use crate::value::Affinity;
 /// The journal's name.
 pub const JOURNAL: &str = "_rowcast_journal";
 
+/// How the name of a table's trigger for deletes ends: the only one that names no column but the key's.
+pub const DELETE_SUFFIX: &str = "_delete";
+
 /// What a journal row says was done. The number stands in the column `op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {

@@ -10,6 +10,7 @@ mod conflicts;
 mod error;
 mod init;
 mod members;
+mod migrate;
 mod outside;
 mod parked;
 mod run;
@@ -68,6 +69,7 @@ enum Command {
     Parked(parked::Arguments),
     Conflicts(conflicts::Arguments),
     Verify(verify::Arguments),
+    Migrate(migrate::Arguments),
     Uninstall(uninstall::Arguments),
     #[command(name = SERVICE, hide = true)]
     Service {
@@ -127,6 +129,7 @@ fn perform(command: Command) -> Result<u8, Error> {
             Command::Members(arguments) => members::members(arguments).await.map(|()| 0),
             Command::Parked(arguments) => parked::parked(arguments).await.map(|()| 0),
             Command::Verify(arguments) => verify::verify(arguments, environment).await,
+            Command::Migrate(arguments) => migrate::migrate(arguments, environment).await,
             Command::Uninstall(arguments) => uninstall::uninstall(arguments).await.map(|()| 0),
             Command::Service { .. } => unreachable!("bug: it was dealt with before"),
         }

@@ -224,6 +224,19 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Reads only where the database and the schema TOML are, whatever else may be wrong.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not say it.
+    pub fn database(&self) -> Result<(PathBuf, PathBuf), Error> {
+        let mut settings = Settings::read(self)?;
+        settings.problems.clear();
+        let paths = check::database(&mut settings);
+        paths.ok_or_else(|| Error::invalid(settings.problems))
+    }
+}
+
 /// Where a setting was given: in the order in which problems are told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {

@@ -15,6 +15,7 @@ mod again;
 mod identity;
 mod intake;
 mod load;
+mod pause;
 mod presence;
 mod retention;
 mod shown;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Facts, Reader, Remedy, Store};
+use crate::edge::store::{Error, Facts, Reader, Store};
 use crate::flow::capture::announced::Announcement;
 use crate::flow::fetch::{AskId, Fetching, Request};
 use crate::flow::ingest::{self, Ingested};
@@ -38,7 +39,7 @@ use crate::flow::order::Order;
 use crate::flow::publish;
 use crate::limits;
 use crate::members::Members;
-use crate::observe::status::{Code, Counters, Reason};
+use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 use crate::wire::{self, Message};
@@ -203,6 +204,8 @@ pub struct Replica {
     waiting: intake::Waiting,
     verify: verify::Verify,
     trouble: Option<Trouble>,
+    /// A migration is under way.
+    pause: Option<pause::Pause>,
     identity: identity::Identity,
     /// This machine's clock is far from the others', as of the last look.
     clock_off: Option<Reason>,
@@ -266,6 +269,7 @@ impl Replica {
             waiting: intake::Waiting::default(),
             verify: verify::Verify::default(),
             trouble: None,
+            pause: None,
             alarm: None,
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -373,6 +377,9 @@ impl Replica {
     /// When the disk did not keep what was written: the process must end.
     pub fn work(&mut self, at: Moment) -> Result<Worked, Fatal> {
         if self.trouble.as_ref().is_some_and(|trouble| at.uptime < trouble.again_at) {
+            return Ok(Worked::Idle);
+        }
+        if self.is_paused(at) {
             return Ok(Worked::Idle);
         }
         match self.work_once(self.judged(at)) {
@@ -510,32 +517,6 @@ impl Replica {
             self.backlog.push_front((until + 1, last));
         }
         Ok(())
-    }
-
-    fn take_trouble(&mut self, error: &Error, at: Moment) {
-        let text = error.chain();
-        let (code, pause) = match error.remedy() {
-            Remedy::TryAgain => {
-                tracing::debug!(error = text, "the database is busy; the same again");
-                self.dirty = true;
-                self.order.clear();
-                return;
-            }
-            Remedy::MendStorage => (Code::Storage, Duration::from_secs(1)),
-            Remedy::AskOperator if matches!(error, Error::Table { .. }) => (Code::Schema, Duration::from_secs(2)),
-            Remedy::AskOperator => (Code::Storage, Duration::from_secs(5)),
-        };
-        if self.trouble.as_ref().is_none_or(|trouble| trouble.reason.text != text) {
-            tracing::error!(
-                error = text,
-                hint = code.hint(),
-                "the database refuses; nothing is lost, it is tried again"
-            );
-        }
-        self.dirty = true;
-        // What was on its way is not known to be kept: it is fetched again.
-        self.order.clear();
-        self.trouble = Some(Trouble { reason: Reason::new(code, text), again_at: at.uptime + pause });
     }
 
     fn schema(&self) -> String {

@@ -191,6 +191,59 @@ fn uninstall_removes_what_a_sidecar_made_and_nothing_else() {
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "app.db: nothing of Rowcast was there\n"));
 }
 
+/// The triggers of ours that a database has.
+fn triggers(database: &Path) -> usize {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_rowcast_'";
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn migrate_runs_a_command_without_triggers_and_ends_with_its_code_and_a_killed_one_is_put_right() {
+    let folder = folder();
+    let database = database(folder.path());
+    schema(folder.path());
+    let arguments = [&RUN[..], &["--http", "127.0.0.1:0", "--log-level", "off"]].concat();
+    let mut sidecar = rowcast(folder.path(), &arguments).spawn().unwrap();
+    until(|| triggers(&database) == 3);
+    terminate(&sidecar);
+    assert_eq!(code_of(&mut sidecar), Some(0));
+
+    let file = |name: &str| folder.path().join(name);
+    let migrate = |script: &str| {
+        let arguments = ["migrate", "--database", "app.db", "--schema", "schema.toml", "--", "sh", "-c", script];
+        rowcast(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut migration = migrate("echo $$ > began; while [ ! -e go ]; do sleep 0.05; done; exit 7");
+    until(|| file("began").exists());
+    assert_eq!(triggers(&database), 1, "the one for deletes");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.execute_batch("DROP VIEW Titles; ALTER TABLE Album DROP COLUMN title").unwrap();
+    let second = ended(migrate("true").wait_with_output().unwrap());
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("a migration is running"), "{}", second.stderr);
+    fs::write(file("go"), "").unwrap();
+    assert_eq!(code_of(&mut migration), Some(7));
+    assert_eq!(triggers(&database), 3);
+
+    fs::remove_file(file("began")).unwrap();
+    let mut migration = migrate("echo $$ > new; mv new began; while [ -e began ]; do sleep 0.05; done");
+    until(|| file("began").exists());
+    migration.kill().unwrap();
+    migration.wait().unwrap();
+    assert_eq!(triggers(&database), 1);
+    if cfg!(target_os = "linux") {
+        let process = format!("/proc/{}/cmdline", fs::read_to_string(file("began")).unwrap().trim());
+        until(|| fs::read(&process).map_or(true, |line| line.is_empty()));
+    }
+    // The command before the start has the same calm, and what was killed is put right by the way.
+    let before = "echo > ran; false";
+    let failed = run(folder.path(), &[&arguments[..], &["--before", before]].concat());
+    assert_eq!(failed.code, Some(1));
+    assert!(file("ran").exists());
+    assert_eq!(triggers(&database), 3, "also when it fails");
+}
+
 #[test]
 fn uninstall_needs_the_schema() {
     let folder = folder();

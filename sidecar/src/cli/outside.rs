@@ -9,6 +9,7 @@ use rowcast_schema::table::Table;
 
 use super::Error;
 use crate::config::Config;
+use crate::edge::store::Migration;
 use crate::edge::{bus, store};
 use crate::node;
 use crate::position::NodeId;
@@ -60,6 +61,17 @@ pub(super) async fn members(database: &Path) -> Result<Vec<Enrolled>, Error> {
 /// Expels a member.
 pub(super) async fn expel(database: &Path, node: NodeId) -> Result<bool, Error> {
     blocking("expel a member", database, move |path| Ok(store::expel(&path, node)?)).await
+}
+
+/// Takes Rowcast out of the way of a migration; and how many triggers that were.
+pub(super) async fn begin_migration(database: PathBuf) -> Result<(Migration, usize), Error> {
+    blocking("take Rowcast out of the way", &database, |path| Ok(Migration::begin(&path)?)).await
+}
+
+/// Puts Rowcast's triggers back.
+pub(super) async fn end_migration(migration: Migration, declaration: Declaration) -> Result<(), Error> {
+    let ended = move |_: PathBuf| Ok(migration.end(&declaration)?);
+    blocking("put Rowcast's triggers back", Path::new(""), ended).await
 }
 
 /// Whether NATS can be reached and takes the login.

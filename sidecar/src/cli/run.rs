@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use rowcast_schema::declaration::Declaration;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::NodeConfig;
+use super::migrate::Calm;
 use super::{Error, SERVICE, outside, schema};
 use crate::config::{Config, Environment};
 use crate::edge::http;
@@ -85,7 +87,7 @@ pub(super) async fn run(arguments: Arguments, environment: Environment) -> Resul
     let mut http = JoinSet::new();
     http.spawn(server.serve(shown, stop_http.clone()));
 
-    let ended = match before(&config, &status, &heartbeat, &mut signals).await {
+    let ended = match before(&config, &declaration, &status, &heartbeat, &mut signals).await {
         Ok(true) => {
             let launch = (!arguments.command.is_empty()).then(|| launch(arguments.command, &config, address));
             let stop = CancellationToken::new();
@@ -105,6 +107,7 @@ pub(super) async fn run(arguments: Arguments, environment: Environment) -> Resul
 /// Runs the command before the start, if there is one. False when a signal came meanwhile.
 async fn before(
     config: &Config,
+    declaration: &Declaration,
     status: &watch::Sender<Arc<Status>>,
     heartbeat: &Heartbeat,
     signals: &mut Signals,
@@ -113,31 +116,40 @@ async fn before(
     let text = "the command before the start is running";
     let waits = Reason::new(Code::Starting, text).with_hint("wait for it; its output is in the log");
     status.send_modify(|status| Arc::make_mut(status).set_reasons(vec![waits]));
+    let calm = Calm::begin(config.database.clone(), declaration.clone()).await?;
     let stop = CancellationToken::new();
-    let mut running = std::pin::pin!(supervise::before(command, &stop));
-    let mut beat = tokio::time::interval(BEAT_INTERVAL);
-    loop {
-        tokio::select! {
-            ended = &mut running => return Ok(ended?),
-            _ = signals.next() => stop.cancel(),
-            _ = beat.tick() => heartbeat.beat(),
+    let ended = {
+        let mut running = std::pin::pin!(supervise::before(command, &stop));
+        let mut beat = tokio::time::interval(BEAT_INTERVAL);
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                _ = signals.next() => stop.cancel(),
+                _ = beat.tick() => heartbeat.beat(),
+            }
         }
-    }
+    };
+    calm.end().await?;
+    Ok(ended?)
 }
 
 /// How to start the service: through this program where that ties it to the sidecar's life.
 fn launch(command: Vec<OsString>, config: &Config, address: std::net::SocketAddr) -> Launch {
-    let through = cfg!(target_os = "linux").then(|| {
-        let parent = format!("--parent={}", std::process::id());
-        // Not the path of the program, which an update may have replaced meanwhile.
-        (PathBuf::from("/proc/self/exe"), [SERVICE, &parent, "--"].map(OsString::from).to_vec())
-    });
     let variables = vec![
         ("ROWCAST_NODE", config.node.clone()),
         ("ROWCAST_DATABASE", config.database.display().to_string()),
         ("ROWCAST_HTTP", address.to_string()),
     ];
-    Launch { command, variables, through }
+    Launch { command, variables, through: through() }
+}
+
+/// The program through which a command ends when this process does, where there is such a thing.
+pub(super) fn through() -> Option<(PathBuf, Vec<OsString>)> {
+    cfg!(target_os = "linux").then(|| {
+        let parent = format!("--parent={}", std::process::id());
+        // Not the path of the program, which an update may have replaced meanwhile.
+        (PathBuf::from("/proc/self/exe"), [SERVICE, &parent, "--"].map(OsString::from).to_vec())
+    })
 }
 
 /// Holds node and service together: when one ends, the other is stopped.
@@ -300,7 +312,7 @@ async fn until_ready(seen: &mut watch::Receiver<Arc<Status>>) {
 }
 
 /// The signals that are taken, from the first moment on.
-struct Signals {
+pub(super) struct Signals {
     taken: mpsc::Receiver<Signal>,
     _listener: JoinSet<()>,
 }
@@ -309,7 +321,7 @@ struct Signals {
 const SIGNALS_WAITING_MAX: usize = 8;
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(super) fn listen() -> std::io::Result<Self> {
         let mut term = unix::signal(SignalKind::terminate())?;
         let mut int = unix::signal(SignalKind::interrupt())?;
         let mut hup = unix::signal(SignalKind::hangup())?;
@@ -330,7 +342,7 @@ impl Signals {
         Ok(Self { taken, _listener: listener })
     }
 
-    async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         match self.taken.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,

@@ -22,7 +22,7 @@ fn the_command_line_is_consistent() {
 #[test]
 fn every_command_has_a_help_page() {
     insta::assert_snapshot!("help", help(""));
-    for command in ["init", "check", "run", "status", "parked", "conflicts", "uninstall"] {
+    for command in ["init", "check", "run", "status", "parked", "conflicts", "migrate", "uninstall"] {
         insta::assert_snapshot!(format!("help_{command}"), help(command));
     }
 }

@@ -84,6 +84,11 @@ fn node(settings: &mut Settings) -> Option<String> {
 }
 
 /// The HTTP address.
+pub(super) fn database(settings: &mut Settings) -> Option<(PathBuf, PathBuf)> {
+    let (database, schema) = (required_path(settings, "database"), required_path(settings, "schema"));
+    database.zip(schema)
+}
+
 pub(super) fn http(settings: &mut Settings) -> Option<SocketAddr> {
     let (written, place) = text(settings, "http").unwrap_or((HTTP_DEFAULT.to_owned(), Place::None));
     let local = written.strip_prefix("localhost:").and_then(|port| port.parse().ok());

@@ -23,6 +23,7 @@ mod guard;
 mod identity;
 mod install;
 mod journal;
+mod migration;
 mod open;
 pub mod operator;
 mod parked;
@@ -54,6 +55,7 @@ pub use self::dropping::Stored;
 use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};
 pub use self::journal::{JournalRow, OpenGroup};
+pub use self::migration::Migration;
 pub use self::open::ensure_wal;
 pub use self::operator::ParkedRow;
 pub use self::parked::{ParkReason, ParkedEvent, Why};
@@ -131,6 +133,7 @@ impl Store {
         let mut connection = open::for_writing(path)?;
         let guard = guard::Guard::default();
         guard.watch(&mut connection)?;
+        migration::wait(&connection, path)?;
         install::begin(&connection)?;
         let made = install::bookkeeping(&connection, &declaration).and_then(|()| install::commit(&connection));
         if let Err(error) = made {
@@ -249,6 +252,7 @@ impl Store {
         if install::schema_version(&self.connection)? == self.schema_version {
             return Ok(());
         }
+        migration::keep_away(&self.connection, &self.path)?;
         let found = catalogue::tables(&self.connection)?;
         self.guard.follow(&self.declaration, &found);
         self.tables = Tables::of(&self.connection, &self.declaration, found, self.starting)?;
@@ -260,6 +264,14 @@ impl Store {
         let durable = &mut self.durable;
         (durable.parked, durable.doubtful, durable.due) = parked::count(&self.connection)?;
         Ok(())
+    }
+
+    /// Whether a migration is under way, so that nothing can be written.
+    ///
+    /// # Errors
+    /// When SQLite cannot read the database.
+    pub fn migrates(&self) -> Result<bool, Error> {
+        migration::is_running(&self.connection, &self.path)
     }
 
     /// Puts everything committed so far, the service's own commits included, onto the disk.

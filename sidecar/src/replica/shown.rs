@@ -33,6 +33,7 @@ impl Replica {
             reasons.push(Reason::new(Code::Bus, format!("{text}; this node needs the others")));
         }
         reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
+        reasons.extend(self.paused_long());
         if matches!(self.phase, Phase::Ready) {
             reasons.extend(self.clock_off.clone().or_else(|| self.clock_in_doubt()));
             reasons.extend(self.missing_tables());
@@ -149,7 +150,7 @@ impl Replica {
     }
 
     fn warnings(&self, at: Moment) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.shown_pause().into_iter().collect();
         if !self.connected {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
             warnings.push(format!("{text}; local writes are kept and go out when it is back"));

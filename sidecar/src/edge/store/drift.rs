@@ -76,6 +76,7 @@ impl Want {
         add(&mut self.new_columns, earlier.new_columns);
         add(&mut self.gone_columns, earlier.gone_columns);
         self.calm |= earlier.calm;
+        self.rebuilt |= earlier.rebuilt && earlier.since.is_none();
         self.returned = earlier.returned;
         self.fillers = earlier.fillers;
         // Looked at again, and what was written since the earlier one is what was written since.

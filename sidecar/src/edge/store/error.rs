@@ -29,6 +29,14 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// A migration runs.
+    #[error(
+        "{path}: a migration is running under `rowcast migrate`, or before the start of a sidecar: wait for its end"
+    )]
+    Migrating {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// A table of the declaration cannot be replicated as it stands in the database.
     #[error("table `{table}`: {reason}; {fix}")]
     Table {

@@ -133,7 +133,7 @@ fn fit_journal(connection: &Connection, width: usize) -> Result<(), Error> {
 
 /// Our triggers as they are. One that the service's own have come after counts as no trigger, and is made again: SQLite runs
 /// the newest first, and after one of theirs that fails in an `OR FAIL` statement ours would not run, though the row stays.
-fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Error> {
+pub(super) fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Error> {
     connection
         .prepare(
             "SELECT name, iif(EXISTS (SELECT 1 FROM sqlite_schema AS later

@@ -44,6 +44,13 @@ pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Erro
         path: identity_path,
         source,
     })?;
+    // There only if a migration ever ran.
+    match std::fs::remove_file(identity::beside(path, "-rowcast-migrate")) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::File { doing: "remove", path: identity::beside(path, "-rowcast-migrate"), source });
+        }
+        _ => {}
+    }
     Ok(Removed { identity_file, ..removed })
 }
 

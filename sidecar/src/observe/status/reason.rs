@@ -118,7 +118,7 @@ impl Code {
             Self::Gap => "bring back the node that has the missing events; `rowcast status` names it",
             Self::Schema => "run the migration on this node or ship the same schema TOML to all; `rowcast check` tells",
             Self::Storage => "look at the disk: free space, permissions, health; Rowcast resumes by itself",
-            Self::Capture => "wait; what the triggers missed becomes an event when they are back",
+            Self::Capture => "wait for the migration, or end it; what is written meanwhile is found afterwards",
             Self::Identity => {
                 "wait: it takes a new node id by itself and loses nothing; then find out who copied or restored the database, or \
                  started a second sidecar on a copy"
