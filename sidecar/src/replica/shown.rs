@@ -151,6 +151,14 @@ impl Replica {
 
     fn warnings(&self, at: Moment) -> Vec<String> {
         let mut warnings: Vec<String> = self.shown_pause().into_iter().collect();
+        for pending in self.store.pending() {
+            let (table, round) = (&pending.table, pending.want.round);
+            let cursor = self.sweeps.iter().find(|cursor| cursor.table == *table && cursor.round == round);
+            let seen = cursor.map_or(0, |cursor| cursor.seen);
+            warnings.push(format!(
+                "table {table} is being compared with its events after a change of its schema: {seen} looked at so far"
+            ));
+        }
         if !self.connected {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
             warnings.push(format!("{text}; local writes are kept and go out when it is back"));

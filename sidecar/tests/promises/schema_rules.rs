@@ -154,11 +154,13 @@ fn events_are_applied_while_a_large_table_is_compared_and_nothing_unseen_is_over
         assert_ne!(node.work(), Worked::Idle);
     }
     assert_eq!(node.replica().store().pending().len(), 1, "the comparison is on its way");
+    assert!(node.page().contains("table t is being compared with its events"), "{}", node.page());
     assert!(node.replica().is_ready());
     let unseen = "SELECT count(*) AS v FROM t_Events WHERE data LIKE '%unseen%'";
     assert_eq!(node.text(unseen).as_deref(), Some("1"), "it is an event before it is overwritten");
     node.run();
     assert!(node.replica().store().pending().is_empty());
+    assert!(!node.page().contains("is being compared"), "{}", node.page());
     assert_eq!(node.text(unseen).as_deref(), Some("1"));
 }
 

@@ -184,7 +184,8 @@ impl Shape {
         let shape = Self {
             row: format!("SELECT {columns} FROM {name} WHERE {is_key}"),
             scan: format!("SELECT {columns} FROM {name} ORDER BY {}", key_order(&layout, &key)),
-            scan_after: scan_after(&name, &columns, &layout, &key),
+            scan_after: scan_after_by_index(connection, &table, &columns, &layout)
+                .unwrap_or_else(|| scan_after(&name, &columns, &layout, &key)),
             delete: format!("DELETE FROM {name} WHERE {is_key}"),
             upsert: upsert(&table, &layout, &key, &layout.columns),
             holders: table.uniques.iter().map(|unique| holders(&table, &layout, unique)).collect(),
@@ -287,7 +288,39 @@ fn key_order(layout: &Layout, key: &[KeyColumn]) -> String {
 fn scan_after(name: &str, columns: &str, layout: &Layout, key: &[KeyColumn]) -> String {
     let order = key_order(layout, key);
     let places: Vec<String> = (1..=layout.key.len()).map(|at| format!("?{at}")).collect();
-    format!("SELECT {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order}", places.join(", "))
+    // SQLite finds no index for a row value with collations; for its first column alone it does. What begins with the same
+    // value is walked over.
+    let first = key_terms(layout, key).next().map(|(column, by)| format!("{column} COLLATE {by} >= ?1"));
+    let first = first.filter(|_| layout.key.len() > 1).map(|term| format!("{term} AND ")).unwrap_or_default();
+    format!("SELECT {columns} FROM {name} WHERE {first}({order}) > ({}) ORDER BY {order}", places.join(", "))
+}
+
+/// The same without collations, where SQLite says that it walks along the key's own index by it: so the columns have the
+/// collations of the key, and no page of a walk begins anywhere but at its first row.
+fn scan_after_by_index(connection: &Connection, table: &Table, columns: &str, layout: &Layout) -> Option<String> {
+    if layout.key.len() < 2 {
+        return None;
+    }
+    let order = quoted_list(layout.key.iter().map(|&at| layout.columns[at].as_str()));
+    let places: Vec<String> = (1..=layout.key.len()).map(|at| format!("?{at}")).collect();
+    let name = quoted(&table.name);
+    let sql = format!("SELECT {columns} FROM {name} WHERE ({order}) > ({}) ORDER BY {order}", places.join(", "));
+    let plan: Vec<String> = connection
+        .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+        .and_then(|mut statement| {
+            let nulls = vec![rusqlite::types::Null; layout.key.len()];
+            statement.query_map(rusqlite::params_from_iter(nulls), |row| row.get(3))?.collect()
+        })
+        .ok()?;
+    let index: Option<String> = connection
+        .query_row("SELECT name FROM pragma_index_list(?1) WHERE origin = 'pk'", [&table.name], |row| row.get(0))
+        .ok();
+    let by_key = |line: &str| {
+        line.starts_with("SEARCH")
+            && (line.contains(" USING PRIMARY KEY ")
+                || index.is_some_and(|index| line.contains(&format!(" INDEX {index} "))))
+    };
+    matches!(&plan[..], [line] if by_key(line)).then_some(sql)
 }
 
 /// Never REPLACE: that would delete other rows. `OR ABORT` overrides what the table itself says about conflicts.
@@ -452,3 +485,7 @@ impl Tables {
         widths.max().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+#[path = "replicated/tests.rs"]
+mod tests;

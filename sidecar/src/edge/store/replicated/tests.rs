@@ -1,0 +1,66 @@
+//! Every page of a walk begins at its first row: SQLite's own plan says so.
+
+use super::*;
+use crate::edge::store::catalogue;
+
+fn shape(connection: &Connection, name: &str) -> Shape {
+    let text = format!("service = \"s\"\n[tables.{name}]\n");
+    let declaration = Declaration::parse("schema.toml", &text).unwrap();
+    let found = catalogue::tables(connection).unwrap();
+    let table = found.into_iter().find(|table| table.name == name).unwrap();
+    Shape::of(connection, table, declaration.enabled().next().unwrap()).unwrap()
+}
+
+#[test]
+fn a_walk_in_pages_searches_and_sees_every_row_once_whatever_the_key() {
+    let connection = Connection::open_in_memory().unwrap();
+    let tables = [
+        ("plain", "a TEXT NOT NULL, b TEXT NOT NULL, PRIMARY KEY (a, b)"),
+        ("rowless", "a TEXT NOT NULL, b TEXT NOT NULL, PRIMARY KEY (a, b)"),
+        ("nocase", "a TEXT NOT NULL, b TEXT NOT NULL COLLATE NOCASE, PRIMARY KEY (b, a)"),
+        ("differs", "a TEXT NOT NULL, b TEXT NOT NULL, PRIMARY KEY (a COLLATE NOCASE, b)"),
+        ("down", "a TEXT NOT NULL, b TEXT NOT NULL, PRIMARY KEY (a, b DESC)"),
+        ("coarse", "a TEXT NOT NULL COLLATE NOCASE, b TEXT NOT NULL, PRIMARY KEY (a COLLATE BINARY, b)"),
+        ("one", "a TEXT PRIMARY KEY NOT NULL, b TEXT"),
+        ("number", "a INTEGER PRIMARY KEY, b TEXT"),
+    ];
+    for (name, columns) in tables {
+        let kind = if name == "rowless" { "WITHOUT ROWID" } else { "" };
+        connection.execute_batch(&format!("CREATE TABLE {name}({columns}) {kind}")).unwrap();
+        connection.execute_batch(&format!("CREATE INDEX {name}_other ON {name} (a, b)")).unwrap();
+        let value = if name == "number" { "i" } else { "char(97 + i / 10) || iif(i % 2, 'x', 'X')" };
+        connection
+            .execute_batch(&format!(
+                "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+                 INSERT OR IGNORE INTO {name} SELECT {value}, 'b' || (i * 7 % 10) FROM n"
+            ))
+            .unwrap();
+        let shape = shape(&connection, name);
+        let plan: String = connection
+            .query_row(
+                &format!("EXPLAIN QUERY PLAN {}", shape.scan_after),
+                rusqlite::params_from_iter(vec![1; shape.key.len()]),
+                |row| row.get(3),
+            )
+            .unwrap();
+        assert!(plan.starts_with("SEARCH"), "{name}: {plan}: {}", shape.scan_after);
+        let (mut seen, mut after): (Vec<Vec<Value>>, Option<Vec<Value>>) = (Vec::new(), None);
+        loop {
+            let sql = if after.is_some() { &shape.scan_after } else { &shape.scan };
+            let mut statement = connection.prepare(&format!("{sql} LIMIT 3")).unwrap();
+            let bound = after.iter().flatten().map(cell::Bound);
+            let page: Vec<Vec<Value>> = statement
+                .query_map(rusqlite::params_from_iter(bound), |row| {
+                    (0..2).map(|at| row.get_ref(at).map(cell::read)).collect()
+                })
+                .unwrap()
+                .collect::<rusqlite::Result<_>>()
+                .unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(shape.key_of(last));
+            seen.extend(page);
+        }
+        let count: usize = connection.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0)).unwrap();
+        assert_eq!(seen.len(), count, "{name}");
+    }
+}
