@@ -33,6 +33,10 @@ pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// A message, whole and uncompressed: larger than SQLite's largest sensible row, small enough to refuse a bomb.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
+/// Memory that one message may take when it is read, by a careful estimate: the largest row, and lists of many small things
+/// far beyond what a page has.
+pub const DECODED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+
 /// A message is compressed past this size: below it zstd gains less than it costs.
 pub const COMPRESS_BYTES_MIN: usize = 1024;
 

@@ -4,11 +4,15 @@
 //! its length when it is compressed with zstd. What people want to see with `nats sub` (state, requests, change events)
 //! is JSON instead.
 //!
-//! Limits: a frame that says it is larger than [`limits::MESSAGE_BYTES_MAX`] is refused before memory is taken for it.
+//! Limits: a frame that says it is larger than [`limits::MESSAGE_BYTES_MAX`] is refused before memory is taken for it, and so
+//! is one whose content would take more than [`limits::DECODED_BYTES_MAX`].
+
+mod metered;
 
 use rowcast_schema::layout::Layout;
 use serde::{Deserialize, Serialize};
 
+use self::metered::Refused;
 use crate::edge::store::{Answer, Definitions, SnapshotPage};
 use crate::event::{Fingerprint, Piece};
 use crate::limits;
@@ -67,7 +71,7 @@ pub enum Error {
     )]
     Version(u8),
     /// Larger than anything we send.
-    #[error("it has {0} bytes, more than a message may have")]
+    #[error("it has {0} bytes, more than a message may have, or takes more memory than one may")]
     TooLarge(usize),
     /// The checksum does not fit.
     #[error("its checksum is wrong: it was damaged on its way")]
@@ -146,11 +150,10 @@ fn unpack(body: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 fn read(body: &[u8]) -> Result<Message, Error> {
-    match postcard::take_from_bytes(body) {
-        Ok((message, [])) => Ok(message),
-        Ok(_) => Err(Error::Body("something follows its end".into())),
-        Err(error) => Err(Error::Body(error.to_string())),
-    }
+    metered::read(body).map_err(|refused| match refused {
+        Refused::TooLarge => Error::TooLarge(body.len()),
+        Refused::Unreadable(reason) => Error::Body(reason),
+    })
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// How many of them are the key.
     pub(crate) key: usize,
+    /// Declared so: then SQLite may go over the rows in the order of any index.
+    pub(crate) without_rowid: bool,
     /// What is unique, as the text of an upsert's target.
     pub(crate) targets: Vec<String>,
 }
@@ -130,7 +132,7 @@ impl Maker<'_> {
     fn table(&mut self, name: String) {
         let strict = self.chance(1, 5);
         let without_rowid = self.chance(1, 4);
-        let mut table = Table { name: name.clone(), columns: Vec::new(), key: 0, targets: Vec::new() };
+        let mut table = Table { name: name.clone(), columns: Vec::new(), key: 0, without_rowid, targets: Vec::new() };
         let mut lines = Vec::new();
         let mut after = Vec::new();
         self.key(&mut table, &mut lines, &mut after, (strict, without_rowid));

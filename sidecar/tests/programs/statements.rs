@@ -292,6 +292,13 @@ impl Writer<'_> {
         let set = self.assignments(&table, false);
         let name = quoted(&table.name);
         let mut sql = match self.random.below(8) {
+            _ if table.without_rowid && !or.is_empty() => {
+                self.hit("statement: UPDATE");
+                let keys = table.key_names().join(", ");
+                format!(
+                    "UPDATE{or} {name} SET {set} WHERE ({keys}) = (SELECT {keys} FROM {name} ORDER BY {keys} LIMIT 1)"
+                )
+            }
             0 | 1 => {
                 self.hit("statement: UPDATE of all rows");
                 format!("UPDATE{or} {name} NOT INDEXED SET {set}")
