@@ -69,7 +69,6 @@ fn bodies() -> Vec<Vec<u8>> {
         contexts: vec![(node(2), 1, vector())],
         next: Some("7".into()),
         total: 9,
-        ..SnapshotPage::default()
     };
     let page_of_events = Page { pieces: vec![piece()], layouts: vec![layout()], ..Page::default() };
     let definitions = Definitions {
