@@ -397,12 +397,12 @@ impl World {
 
     fn everybody_gets(&mut self, from: usize, input: impl Fn(usize) -> Input) {
         for to in 0..self.nodes.len() {
-            // The bus gives everybody everything, its author too.
-            if !self.nodes[to].hears() {
+            // The connection asks not to hear itself.
+            if to == from || !self.nodes[to].hears() {
                 continue;
             }
             let life = self.nodes[to].life;
-            match if to == from { Fate::Comes(vec![100]) } else { self.net.fate(from, to) } {
+            match self.net.fate(from, to) {
                 Fate::Comes(times) => {
                     self.story.add("messages repeated", times.len() as u64 - 1);
                     for time in times {
@@ -422,7 +422,8 @@ impl World {
         self.story.tell(self.now, format_args!("n{from} asks {to:?}: {request:?}"));
         let late = self.now + limits::REQUEST_TIMEOUT.as_micros() as u64;
         self.at(late, Happening::Unanswered { node: from, life, ask });
-        let Some(holder) = self.nodes.iter().position(|node| node.id() == Some(to)) else { return };
+        let asked = |node: &Node| node.number != from && node.id() == Some(to);
+        let Some(holder) = self.nodes.iter().position(asked) else { return };
         if let (true, Fate::Comes(times)) = (self.nodes[from].hears(), self.net.fate(from, holder)) {
             self.at(self.now + times[0], Happening::Asked { from, life, ask, to, request });
         } else {
@@ -431,7 +432,8 @@ impl World {
     }
 
     fn asked(&mut self, from: usize, life: u64, ask: AskId, to: NodeId, request: &Request) {
-        let Some(holder) = self.nodes.iter().position(|node| node.id() == Some(to) && node.hears()) else { return };
+        let asked = |node: &Node| node.number != from && node.id() == Some(to) && node.hears();
+        let Some(holder) = self.nodes.iter().position(asked) else { return };
         self.nodes[holder].moment(self.now);
         self.arm(holder);
         let sidecar = self.nodes[holder].sidecar.as_ref().expect("it hears");
