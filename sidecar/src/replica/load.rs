@@ -250,7 +250,7 @@ impl Replica {
         let durable = self.store.durable();
         let alone = self.members.live(at.uptime).next().is_none();
         if alone && !durable.complete {
-            return durable.vector.covers(target);
+            return false;
         }
         durable.vector.covers(&target.within(&self.members.heads(at.uptime)))
     }

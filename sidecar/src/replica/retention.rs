@@ -101,7 +101,9 @@ impl Replica {
 
     /// Stores what has to be known of the members after a restart. Answers whether anything had to be.
     pub(super) fn keep_members(&mut self, at: Moment) -> Result<bool, Failure> {
-        let mut due = self.retention.membership.due(self.options.member_timeout, at.uptime);
+        // Who never had everything gives nobody up: two newcomers would take the only node with data for lost.
+        let timeout = self.store.durable().complete.then_some(self.options.member_timeout);
+        let mut due = self.retention.membership.due(timeout, at.uptime);
         let look = self.retention.looked_at + LOOK_INTERVAL <= at.uptime;
         if look {
             self.retention.looked_at = at.uptime;

@@ -254,8 +254,9 @@ impl Membership {
         self.rows.values().any(|row| row.enrolled.standing == Standing::Member && row.is_live(uptime) && says(row))
     }
 
-    /// The rows that have to be stored, with what changes in them. They take effect with [`Membership::stored`].
-    pub fn due(&self, timeout: Duration, uptime: Duration) -> Vec<Enrolled> {
+    /// The rows that have to be stored, with what changes in them. They take effect with [`Membership::stored`]. Without a
+    /// timeout this node holds nobody for lost by itself.
+    pub fn due(&self, timeout: Option<Duration>, uptime: Duration) -> Vec<Enrolled> {
         let majority = self.is_majority(self.heard_count(uptime));
         let refresh = self.refreshed + REFRESH_INTERVAL <= uptime;
         let mut due = Vec::new();
@@ -264,7 +265,9 @@ impl Membership {
             let expelled = self.told.contains(&node) || self.is_majority(self.votes(node));
             let standing = match row.enrolled.standing {
                 Standing::Member | Standing::Lost if expelled => Standing::Expelled,
-                Standing::Member if majority && row.is_lost(timeout, uptime) => Standing::Lost,
+                Standing::Member if majority && timeout.is_some_and(|timeout| row.is_lost(timeout, uptime)) => {
+                    Standing::Lost
+                }
                 standing => standing,
             };
             let live = standing == Standing::Member && row.is_live(uptime);
@@ -386,7 +389,7 @@ mod tests {
     }
 
     fn store(membership: &mut Membership, uptime: Duration) -> Vec<NodeId> {
-        let due = membership.due(WEEK, uptime);
+        let due = membership.due(Some(WEEK), uptime);
         membership.stored(due, uptime)
     }
 

@@ -65,6 +65,9 @@ pub struct World {
     pub healed: bool,
 }
 
+/// Within this time everybody has heard of a node that starts, unless messages are lost.
+const HEARD_SURELY: u64 = 5_000_000;
+
 /// How often a sidecar looks at the time.
 const TURN: u64 = 50_000;
 
@@ -359,8 +362,11 @@ impl World {
         let Some(sidecar) = &self.nodes[node].sidecar else { return };
         let has = &sidecar.replica.store().durable().vector;
         let mut there = Vector::default();
-        for other in self.nodes.iter().filter(|other| other.number != node) {
-            if let Some(other) = &other.sidecar {
+        let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to));
+        for other in self.nodes.iter().filter(|other| other.hears() && reaches(other.number, node)) {
+            // Who came back a moment ago may not have been heard yet.
+            let heard = other.sidecar.as_ref().filter(|other| other.started + HEARD_SURELY < self.now);
+            if let (Some(other), true) = (heard, other.number != node && reaches(node, other.number)) {
                 there.join(&other.replica.store().durable().vector);
             }
         }
