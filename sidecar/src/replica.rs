@@ -185,6 +185,10 @@ pub struct Replica {
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
     sweeps: VecDeque<Cursor>,
+    /// Applied beyond the position when it was looked last: origin, and the last event.
+    loose: Vec<(NodeId, Sequence)>,
+    /// How many events were here then.
+    loose_at: u64,
     /// Rows were compared last: now it is the turn of everything else.
     swept: bool,
     /// When the announced tables are compared with their events next.
@@ -255,6 +259,8 @@ impl Replica {
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
+            loose: Vec::new(),
+            loose_at: 0,
             swept: false,
             present_at: None,
             answered_at: None,

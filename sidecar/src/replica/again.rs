@@ -115,7 +115,9 @@ impl Replica {
         let waits = |&(origin, to): &(NodeId, Sequence)| {
             origin != own && durable.vector.of(origin) < to && heads.of(origin) <= durable.vector.of(origin)
         };
-        let lost: Vec<(NodeId, Sequence)> = target.iter().filter(waits).collect();
+        let mut lost: Vec<(NodeId, Sequence)> = target.iter().filter(waits).collect();
+        // What an earlier, unfinished load had brought from a donor that is gone is in no target any more.
+        lost.extend(self.loose.iter().filter(|&&(origin, _)| heads.of(origin) <= durable.vector.of(origin)));
         if lost.is_empty() || self.members.live(at.uptime).next().is_none() {
             self.retention.lost_since = None;
             return Ok(false);
@@ -128,6 +130,8 @@ impl Replica {
             let mut applier = Applier::new(tx, at.wall);
             lost.iter().try_fold(0, |loose, (origin, _)| Ok::<_, Error>(loose + applier.let_go(*origin, LOOSE_MAX)?))
         })?;
+        // What was stored of a long group may be among them.
+        lost.iter().for_each(|(origin, _)| self.order.unstage(*origin));
         if loose == 0 {
             for (origin, to) in &lost {
                 let name = self.name_of(*origin);
@@ -137,6 +141,7 @@ impl Replica {
                     "nobody who is there has these events; they are not waited for"
                 );
             }
+            self.loose.clear();
             let reached = self.store.durable().vector.clone();
             if let Phase::CatchingUp { target } = &mut self.phase {
                 lost.iter().for_each(|(origin, _)| target.set(*origin, reached.of(*origin)));
@@ -144,5 +149,21 @@ impl Replica {
             self.retention.lost_since = None;
         }
         Ok(true)
+    }
+
+    /// Whether events are stored here that lie beyond the position: a load that did not finish brought them. A node that
+    /// has just loaded is not READY before what comes in between is here, or they are let go.
+    pub(super) fn has_loose_events(&mut self) -> Result<bool, Failure> {
+        if self.store.durable().complete && !self.retention.load_again {
+            return Ok(false);
+        }
+        // Nothing has come since it was looked last.
+        let total = self.store.durable().vector.total();
+        if !self.loose.is_empty() && self.loose_at == total {
+            return Ok(true);
+        }
+        self.loose_at = total;
+        self.loose = self.store.write(|tx| tx.loose())?;
+        Ok(!self.loose.is_empty())
     }
 }

@@ -226,7 +226,7 @@ impl Replica {
                 self.phase = Phase::CatchingUp { target };
             }
             Phase::CatchingUp { target } if self.has_reached(target, at) && self.drained => {
-                if !self.confirm(at) {
+                if !self.confirm(at) || self.has_loose_events()? {
                     return Ok(Worked::Idle);
                 }
                 if !self.store.durable().complete {
@@ -244,15 +244,12 @@ impl Replica {
         Ok(Worked::Other)
     }
 
-    /// Whether everything is here that was to be reached. What only the dead have is no reason to doubt the living; but a
-    /// node that never had everything does not take itself for complete because nobody is left to ask.
+    /// Whether everything is here that was to be reached. A node that never had everything does not take itself for
+    /// complete because nobody is left to ask.
     fn has_reached(&self, target: &Vector, at: Moment) -> bool {
         let durable = self.store.durable();
         let alone = self.members.live(at.uptime).next().is_none();
-        if alone && !durable.complete {
-            return false;
-        }
-        durable.vector.covers(&target.within(&self.members.heads(at.uptime)))
+        durable.vector.covers(target) && (durable.complete || !alone)
     }
 
     /// What the members said when this node began to catch up is old by now: they are asked once more, and what they say

@@ -4,13 +4,14 @@
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
 
-use super::Store;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::Replicated;
 use super::state;
 use super::tx::{Tx, event_id, signed, unsigned};
+use super::{Store, parse};
 use crate::event::{EventId, Operation};
-use crate::position::Vector;
+use crate::position::{NodeId, Sequence, Vector};
+use rusqlite::OptionalExtension as _;
 
 /// An event that is stored, as far as it matters here.
 #[derive(Clone, Debug)]
@@ -86,14 +87,14 @@ impl Tx<'_> {
         rows.into_iter().map(stored).collect()
     }
 
-    /// The events of one origin that are stored beyond a number, applied, at most `limit` of a table.
+    /// The events of one origin that are stored beyond a number, at most `limit` of a table.
     ///
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn events_beyond(&self, table: &Replicated, last: EventId, limit: usize) -> Result<Vec<Stored>, Error> {
         let end = EventId { origin: last.origin, sequence: unsigned(i64::MAX) };
         let sql = format!(
-            "SELECT sequence_number, record_id, operation_type FROM {} WHERE ?1 < id AND id <= ?2 AND processed LIMIT ?3",
+            "SELECT sequence_number, record_id, operation_type FROM {} WHERE ?1 < id AND id <= ?2 LIMIT ?3",
             quoted(&event_table::name(&table.name))
         );
         let rows: Vec<(i64, String, String)> = self
@@ -110,6 +111,50 @@ impl Tx<'_> {
             Ok(Stored { id: EventId { origin: last.origin, sequence: unsigned(sequence) }, record_id, operation })
         };
         rows.into_iter().map(stored).collect()
+    }
+
+    /// The other origins of which events are stored that lie beyond the position, and the last such event: a load that was
+    /// not finished brought them. Looks at every table, and is asked before READY only.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn loose(&self) -> Result<Vec<(NodeId, Sequence)>, Error> {
+        let origins: Vec<String> = self
+            .connection
+            .prepare_cached("SELECT origin FROM _rowcast_contexts UNION SELECT origin FROM _rowcast_positions")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .doing("list the origins")?;
+        let mut loose = Vec::new();
+        for origin in origins {
+            let origin: NodeId = parse("_rowcast_contexts", &origin)?;
+            if origin == self.durable.node {
+                continue;
+            }
+            let last = EventId { origin, sequence: self.durable.vector.of(origin) };
+            let mut greatest = last.sequence;
+            for table in self.tables().iter() {
+                greatest = greatest.max(self.greatest_beyond(table, last)?.unwrap_or(0));
+            }
+            if last.sequence < greatest {
+                loose.push((origin, greatest));
+            }
+        }
+        Ok(loose)
+    }
+
+    fn greatest_beyond(&self, table: &Replicated, last: EventId) -> Result<Option<Sequence>, Error> {
+        let end = EventId { origin: last.origin, sequence: unsigned(i64::MAX) };
+        let sql = format!(
+            "SELECT sequence_number FROM {} WHERE ?1 < id AND id <= ?2 ORDER BY id DESC LIMIT 1",
+            quoted(&event_table::name(&table.name))
+        );
+        self.connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| {
+                statement.query_row((last.to_string(), end.to_string()), |row| row.get(0)).optional()
+            })
+            .map(|found: Option<i64>| found.map(unsigned))
+            .doing(format!("read the events of `{}`", table.name))
     }
 
     /// Takes events out, parked or not. The horizon moves for those that `covered` has: they are not served any more. The
