@@ -82,20 +82,22 @@ pub struct Faults {
     kinds: Vec<Kind>,
     every: u64,
     history: &'static str,
+    retention: bool,
 }
 
 impl Faults {
-    /// Draws which kinds this seed has, and how often.
-    pub fn draw(mut chance: Chance) -> Self {
+    /// Draws which kinds this seed has, and how often. With `retention` histories are compacted, too, and members that are
+    /// silent for long are given up.
+    pub fn draw(mut chance: Chance, retention: bool) -> Self {
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
-        let history = *chance.pick(&["forever", "latest", "1m"]);
+        let history = *chance.pick(if retention { &["forever", "latest", "1m"] } else { &["forever"] });
         if history != "forever" {
             // Stated in the guarantees: an old copy of a database, brought back after the others have compacted, is to be
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
         }
-        Self { kinds, every, history, chance }
+        Self { kinds, every, history, retention, chance }
     }
 
     /// How long the tables' events are kept.
@@ -105,7 +107,7 @@ impl Faults {
 
     /// How long members may be silent, in seconds.
     pub fn member_timeouts(&self) -> &'static [u64] {
-        &[12, 3_600, 3_600]
+        if self.retention { &[12, 3_600, 3_600] } else { &[3_600] }
     }
 
     /// When the next one comes.

@@ -220,7 +220,7 @@ impl Judge {
                     Some((left, timestamp)) if *left > 0 => {
                         if !self.copies && seen.is_some_and(|seen| *timestamp <= seen) {
                             lost.push(format!(
-                                "node {node}: {table} {record} {after:?} loses to {before:?}, which it saw"
+                                "node {node}: {table} {record} {after:?} at {timestamp} loses to {before:?} at {seen:?}, which it saw"
                             ));
                         }
                     }

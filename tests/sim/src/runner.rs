@@ -28,13 +28,17 @@ pub struct Outcome {
 /// How long the healed world may take until everybody is READY and equal, in microseconds of its own time.
 const HEALING_MAX: u64 = 400_000_000;
 
+/// With this variable histories are compacted and members expelled, too. Not all seeds end well then.
+pub const RETENTION: &str = "ROWCAST_SIM_RETENTION";
+
 /// Runs one seed.
 pub fn run(seed: u64, keep_story: bool) -> Outcome {
     // In memory where the system has that: nothing is really synced here.
     let shm = std::path::Path::new("/dev/shm");
     let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder for the simulation can be made");
-    let mut world = World::new(seed, folder.path(), keep_story);
+    let retention = std::env::var_os(RETENTION).is_some();
+    let mut world = World::new(seed, folder.path(), keep_story, retention);
     let result = catch_unwind(AssertUnwindSafe(|| {
         world.begin();
         let latest = world.now + 300_000_000;
