@@ -29,6 +29,10 @@ sim *args:
 sim-long seeds="100000" from="0":
     cargo run --quiet --locked --profile sim -p rowcast-sim -- --seeds {{ seeds }} --from {{ from }}
 
+# Kill, stop and cut off real processes under load, long: 1,000 cycles, 25 replicas, a partition of a minute.
+chaos cycles="1000" *args: _nats-server
+    ROWCAST_CHAOS_CYCLES={{ cycles }} ROWCAST_CHAOS_REPLICAS=25 ROWCAST_CHAOS_PARTITION=60 cargo test --locked -p rowcast-tests --test it -- --nocapture --test-threads 1 chaos:: {{ args }}
+
 # Check formatting, lints and docs, of the example service too. Warnings are errors. The docs are for who reads the code.
 lint:
     cargo fmt --check

@@ -10,6 +10,7 @@ mod announced;
 mod atomic;
 mod bad_input;
 mod bootstrap;
+mod chaos;
 mod declared;
 mod faults;
 mod garbage;

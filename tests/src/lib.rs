@@ -45,4 +45,4 @@ pub use cluster::Cluster;
 pub use meanwhile::{Story, meanwhile};
 pub use nats::NatsServer;
 pub use node::Node;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Way};

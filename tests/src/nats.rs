@@ -82,6 +82,11 @@ impl NatsServer {
         process.as_ref().expect("nats-server is not running").signal(signal);
     }
 
+    /// What it said, in all its lives: the last MiB.
+    pub fn log(&self) -> String {
+        tail(&self.dir.path().join("log"), 1 << 20)
+    }
+
     fn end(&self, signal: Signal) {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let process = process.as_mut().expect("nats-server is not running");

@@ -1,4 +1,4 @@
-//! A link to nats-server that a story can cut, heal, or make lose chosen messages.
+//! A link to nats-server that a story can cut, heal, hold in one direction, or make lose chosen messages.
 //!
 //! It understands just enough of the NATS protocol to tell one message from the next: a line, and for the verbs that
 //! carry a payload, as many bytes as the line's last field says.
@@ -8,10 +8,20 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::{NatsServer, port};
 
-type Rule = Box<dyn Fn(&str) -> bool + Send + Sync>;
+type Rule = Box<dyn Fn(Way, &str) -> bool + Send + Sync>;
+
+/// A direction of a link, as the node at its end sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the node to nats-server.
+    Out,
+    /// From nats-server to the node.
+    In,
+}
 
 /// A link to a server, at an address of its own.
 pub struct Proxy {
@@ -24,6 +34,7 @@ struct Link {
     server: u16,
     cut: AtomicBool,
     ended: AtomicBool,
+    held: [AtomicBool; 2],
     connections: Mutex<Vec<TcpStream>>,
     lose: Mutex<Option<Rule>>,
     lost: AtomicUsize,
@@ -38,6 +49,7 @@ impl Proxy {
             server: nats.port(),
             cut: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            held: Default::default(),
             connections: Mutex::default(),
             lose: Mutex::default(),
             lost: AtomicUsize::new(0),
@@ -81,12 +93,33 @@ impl Proxy {
 
     /// From now on loses every message, either way, whose subject `rule` is true of.
     pub fn lose(&self, rule: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.set_rule(move |_, subject| rule(subject));
+    }
+
+    /// From now on loses every message of one direction. The connection does not notice.
+    pub fn lose_all(&self, way: Way) {
+        self.set_rule(move |other, _| other == way);
+    }
+
+    fn set_rule(&self, rule: impl Fn(Way, &str) -> bool + Send + Sync + 'static) {
         *self.link.lose.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(rule));
     }
 
     /// Loses nothing any more.
     pub fn lose_nothing(&self) {
         *self.link.lose.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// From now on nothing arrives of what goes one way, as on a network that is cut in one direction.
+    pub fn hold(&self, way: Way) {
+        self.link.held[way as usize].store(true, Ordering::SeqCst);
+    }
+
+    /// What was held arrives, late, on the connections that are still there.
+    pub fn release(&self) {
+        for held in &self.link.held {
+            held.store(false, Ordering::SeqCst);
+        }
     }
 
     /// How many messages were lost so far.
@@ -112,13 +145,13 @@ impl Link {
         if self.cut.load(Ordering::SeqCst) {
             return;
         }
-        for (from, to) in [(&client, &server), (&server, &client)] {
+        for (way, from, to) in [(Way::Out, &client, &server), (Way::In, &server, &client)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             to.set_nodelay(true).unwrap();
             let link = Arc::clone(self);
             thread::spawn(move || {
                 let reader = from.try_clone().unwrap();
-                drop(link.carry(reader, &to));
+                drop(link.carry(way, reader, &to));
                 drop(from.shutdown(Shutdown::Both));
                 drop(to.shutdown(Shutdown::Both));
             });
@@ -128,7 +161,7 @@ impl Link {
     }
 
     /// Carries messages from one side to the other until one of them closes.
-    fn carry(&self, from: TcpStream, mut to: &TcpStream) -> std::io::Result<()> {
+    fn carry(&self, way: Way, from: TcpStream, mut to: &TcpStream) -> std::io::Result<()> {
         let mut from = BufReader::with_capacity(1 << 16, from);
         let mut message = Vec::new();
         loop {
@@ -142,10 +175,13 @@ impl Link {
                 let length: u64 = length.parse().map_err(std::io::Error::other)?;
                 from.by_ref().take(length + 2).read_to_end(&mut message)?;
                 let lose = self.lose.lock().unwrap_or_else(PoisonError::into_inner);
-                if lose.as_ref().is_some_and(|rule| rule(subject)) {
+                if lose.as_ref().is_some_and(|rule| rule(way, subject)) {
                     self.lost.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
+            }
+            while self.held[way as usize].load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
             }
             to.write_all(&message)?;
         }
