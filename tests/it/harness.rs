@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowcast_tests::workload::Writer;
-use rowcast_tests::{Bus, NatsServer, Proxy, eventually, rows, traps};
+use rowcast_tests::{Bus, NatsServer, Proxy, Way, eventually, rows, traps};
 use rusqlite::Connection;
 
 #[test]
@@ -47,6 +47,38 @@ fn a_link_loses_what_it_is_told_to_and_can_be_cut_and_healed() {
     eventually!(client.connection_state() == async_nats::connection::State::Connected);
     say("four");
     assert_eq!(heard.next(Duration::from_secs(10)).unwrap().subject, "four");
+}
+
+#[test]
+fn a_link_can_hold_or_lose_one_direction_and_let_the_other_through() {
+    let nats = NatsServer::start();
+    let proxy = Proxy::to(&nats);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = runtime.block_on(async_nats::connect(proxy.url())).unwrap();
+    let mut behind = runtime.block_on(client.subscribe("in")).unwrap();
+    runtime.block_on(client.flush()).unwrap();
+    let bus = Bus::connect(&nats);
+    let mut heard = bus.subscribe("out");
+    let say = |payload: &'static str| runtime.block_on(client.publish("out", payload.into())).unwrap();
+    let mut next_behind = || {
+        let next = async { tokio::time::timeout(Duration::from_secs(10), futures::StreamExt::next(&mut behind)).await };
+        runtime.block_on(next).unwrap().unwrap().payload
+    };
+
+    proxy.lose_all(Way::Out);
+    say("1");
+    bus.publish("in", "2");
+    assert_eq!(next_behind(), "2");
+    eventually!(proxy.lost() == 1);
+    proxy.lose_nothing();
+
+    proxy.hold(Way::Out);
+    say("3");
+    bus.publish("in", "4");
+    assert_eq!(next_behind(), "4");
+    assert!(heard.next(Duration::from_millis(200)).is_none(), "it is held");
+    proxy.release();
+    assert_eq!(heard.next(Duration::from_secs(10)).unwrap().payload, b"3");
 }
 
 #[test]
