@@ -57,9 +57,10 @@ fn kills_stops_and_cuts_at_random_points_lose_nothing_that_a_service_was_told_is
     let rate = count as f64 / burnt.as_secs_f64();
     println!(
         "chaos: {cycles} cycles in {burnt:.1?}, {:?}; {count} transactions acknowledged ({rate:.0} a second), 0 missing \
-         on {} nodes; equal {healed:.1?} after the last fault",
+         on {} nodes; all READY at most {:.1?} after faults under load, equal {healed:.1?} after the last one",
         fire.done,
-        fire.nodes.len()
+        fire.nodes.len(),
+        fire.longest
     );
     assert!(count > cycles * 20, "only {count} transactions were acknowledged in {cycles} cycles");
     assert!(cycles < CYCLES || KILLS.iter().all(|kind| fire.done.contains_key(kind)), "{:?}", fire.done);
@@ -77,6 +78,7 @@ struct Fire {
     nats: NatsServer,
     random: Random,
     done: BTreeMap<&'static str, usize>,
+    longest: Duration,
 }
 
 /// A fault that lasts for a while, and what it is done to.
@@ -98,7 +100,8 @@ impl Fire {
         let cluster = cluster.started();
         let mut services: Vec<Service> = nodes.iter().map(|node| Service::of(node)).collect();
         services.iter_mut().for_each(Service::start);
-        Self { services, nodes, links, cluster, nats, random: Random::seeded(seed), done: BTreeMap::new() }
+        let (random, done, longest) = (Random::seeded(seed), BTreeMap::new(), Duration::ZERO);
+        Self { services, nodes, links, cluster, nats, random, done, longest }
     }
 
     /// One kill -9 at least, and half of the time while something else is wrong already.
@@ -200,11 +203,13 @@ impl Fire {
     }
 
     /// Between two cycles nothing is wrong any more: then nothing may be stuck.
-    fn all_ready(&self) {
+    fn all_ready(&mut self) {
+        let start = Instant::now();
         for (node, service) in self.nodes.iter().zip(&self.services) {
             node.ready();
             service.went_on();
         }
+        self.longest = self.longest.max(start.elapsed());
     }
 
     /// The services end; gives what they had been told.
