@@ -189,6 +189,8 @@ impl World {
         let fired = self.disarm(node);
         let now = self.now;
         if let Err(error) = started {
+            // The folder has another name in each run.
+            let error = error.replace(&self.nodes[node].folder().display().to_string(), "");
             self.story.tell(now, format_args!("n{node} does not start: {error}"));
             self.story.count("starts that failed");
             if fired.is_none() && self.nodes[node].failing.is_none() {
