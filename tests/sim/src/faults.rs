@@ -82,22 +82,22 @@ pub struct Faults {
     kinds: Vec<Kind>,
     every: u64,
     history: &'static str,
-    retention: bool,
+    all: bool,
 }
 
 impl Faults {
-    /// Draws which kinds this seed has, and how often. With `retention` histories are compacted, too, and members that are
-    /// silent for long are given up.
-    pub fn draw(mut chance: Chance, retention: bool) -> Self {
+    /// Draws which kinds this seed has, and how often. With `all` old copies of files come back, histories are
+    /// compacted, and members that are silent for long are given up.
+    pub fn draw(mut chance: Chance, all: bool) -> Self {
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
-        let history = *chance.pick(if retention { &["forever", "latest", "1m"] } else { &["forever"] });
-        if history != "forever" {
+        let history = *chance.pick(if all { &["forever", "latest", "1m"] } else { &["forever"] });
+        if !all || history != "forever" {
             // Stated in the guarantees: an old copy of a database, brought back after the others have compacted, is to be
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
         }
-        Self { kinds, every, history, retention, chance }
+        Self { kinds, every, history, all, chance }
     }
 
     /// How long the tables' events are kept.
@@ -107,7 +107,7 @@ impl Faults {
 
     /// How long members may be silent, in seconds.
     pub fn member_timeouts(&self) -> &'static [u64] {
-        if self.retention { &[12, 3_600, 3_600] } else { &[3_600] }
+        if self.all { &[12, 3_600, 600_000] } else { &[600_000] }
     }
 
     /// When the next one comes.

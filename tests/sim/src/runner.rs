@@ -28,8 +28,9 @@ pub struct Outcome {
 /// How long the healed world may take until everybody is READY and equal, in microseconds of its own time.
 const HEALING_MAX: u64 = 400_000_000;
 
-/// With this variable histories are compacted and members expelled, too. Not all seeds end well then.
-pub const RETENTION: &str = "ROWCAST_SIM_RETENTION";
+/// With this variable old copies of files come back, histories are compacted, and members expelled, too. Not all seeds
+/// end well then.
+pub const ALL: &str = "ROWCAST_SIM_ALL";
 
 /// Runs one seed.
 pub fn run(seed: u64, keep_story: bool) -> Outcome {
@@ -37,8 +38,8 @@ pub fn run(seed: u64, keep_story: bool) -> Outcome {
     let shm = std::path::Path::new("/dev/shm");
     let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder for the simulation can be made");
-    let retention = std::env::var_os(RETENTION).is_some();
-    let mut world = World::new(seed, folder.path(), keep_story, retention);
+    let all = std::env::var_os(ALL).is_some();
+    let mut world = World::new(seed, folder.path(), keep_story, all);
     let result = catch_unwind(AssertUnwindSafe(|| {
         world.begin();
         let latest = world.now + 300_000_000;

@@ -73,11 +73,11 @@ const TURN: u64 = 50_000;
 
 impl World {
     /// A world that is about to begin. Its files lie under `folder`.
-    pub fn new(seed: u64, folder: &Path, keep_story: bool, retention: bool) -> Self {
+    pub fn new(seed: u64, folder: &Path, keep_story: bool, all: bool) -> Self {
         disk::install();
         disk::begin(seed);
         let mut chance = Chance::new(seed);
-        let faults = Faults::draw(chance.fork(), retention);
+        let faults = Faults::draw(chance.fork(), all);
         let nodes = chance.between(3, 7) as usize;
         let toml = service::declaration(faults.history());
         let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();

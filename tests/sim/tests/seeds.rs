@@ -19,7 +19,7 @@ fn run(from: u64, seeds: u64) -> Summary {
 /// First of all: what cannot be repeated cannot be understood. Each run is a process of its own.
 #[test]
 fn the_same_seed_tells_the_same_story() {
-    let seeds = number("ROWCAST_SIM_SEEDS", 500).div_ceil(25);
+    let seeds = number("ROWCAST_SIM_SEEDS", 200).div_ceil(25);
     let (first, second) = (run(1_000_000, seeds), run(1_000_000, seeds));
     assert_eq!(first.hashes.len() as u64, seeds);
     assert_eq!(first.hashes, second.hashes);
@@ -29,7 +29,7 @@ fn the_same_seed_tells_the_same_story() {
 }
 
 /// What a run has to have met, or it proves nothing.
-const MET: [&str; 32] = [
+const MET: [&str; 30] = [
     "announcements lost",
     "answers lost",
     "away for long",
@@ -39,7 +39,6 @@ const MET: [&str; 32] = [
     "clock drifts",
     "clock far off",
     "clock stepped",
-    "cloned",
     "connection lost",
     "disk errors, lasting",
     "disk errors, one",
@@ -56,7 +55,6 @@ const MET: [&str; 32] = [
     "partition, one way",
     "power cut",
     "requests lost",
-    "restored",
     "sidecar stopped",
     "starts that failed",
     "transactions",
@@ -66,11 +64,11 @@ const MET: [&str; 32] = [
 
 #[test]
 fn nothing_is_lost_nothing_diverges_nothing_gets_stuck() {
-    let seeds = number("ROWCAST_SIM_SEEDS", 500);
+    let seeds = number("ROWCAST_SIM_SEEDS", 200);
     let summary = run(number("ROWCAST_SIM_FROM", 0), seeds);
     assert!(summary.is_right(), "{} of {seeds} seeds failed: {:?}", summary.wrong.len(), summary.wrong.keys());
     assert_eq!(summary.seeds, seeds);
-    if seeds >= 200 {
+    if seeds >= 100 {
         for fault in MET {
             assert!(summary.counts.get(fault).is_some_and(|times| *times > 0), "{fault}: never happened");
         }
