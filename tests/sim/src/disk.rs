@@ -205,6 +205,13 @@ fn synced(path: &Path) {
     }
 }
 
+unsafe extern "C" {
+    fn __errno_location() -> *mut c_int;
+}
+
+/// An I/O error, as the system numbers it.
+const EIO: c_int = 5;
+
 /// The system's fdatasync, for the whole process: Rowcast syncs the `-wal` by it, and the simulation must know when.
 ///
 /// # Safety
@@ -212,6 +219,8 @@ fn synced(path: &Path) {
 #[unsafe(no_mangle)]
 pub extern "C" fn fdatasync(descriptor: c_int) -> c_int {
     if gate(true).is_err() {
+        // SAFETY: the C library's own place for the number of the error, of this thread.
+        unsafe { *__errno_location() = EIO };
         return -1;
     }
     if let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) {

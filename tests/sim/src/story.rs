@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 /// What has happened so far.
 #[derive(Debug, Default)]
 pub struct Story {
     lines: Option<Vec<String>>,
     hash: u64,
+    folder: String,
     /// How often each kind of fault, and each thing worth counting, happened.
     pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Story {
-    /// Keeps the lines, not only their number, when asked to.
-    pub fn new(keep: bool) -> Self {
-        Self { lines: keep.then(Vec::new), hash: 0xcbf2_9ce4_8422_2325, counts: BTreeMap::new() }
+    /// Keeps the lines, not only their number, when asked to. The folder has another name in each run, and is left out.
+    pub fn new(keep: bool, folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        Self { lines: keep.then(Vec::new), hash: 0xcbf2_9ce4_8422_2325, folder, counts: BTreeMap::new() }
     }
 
     /// One event, at a time in microseconds.
     pub fn tell(&mut self, now: u64, text: fmt::Arguments<'_>) {
         let line = format!("{:>10}.{:06} {text}", now / 1_000_000, now % 1_000_000);
+        let line = if line.contains(&self.folder) { line.replace(&self.folder, "") } else { line };
         for &byte in line.as_bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -93,7 +93,7 @@ impl World {
             now: 0,
             nodes,
             net: Net::new(chance.fork()),
-            story: Story::new(keep_story),
+            story: Story::new(keep_story, folder),
             judge: Judge::default(),
             operations_left: chance.between(300, 420),
             queue: BTreeMap::new(),
@@ -189,8 +189,6 @@ impl World {
         let fired = self.disarm(node);
         let now = self.now;
         if let Err(error) = started {
-            // The folder has another name in each run.
-            let error = error.replace(&self.nodes[node].folder().display().to_string(), "");
             self.story.tell(now, format_args!("n{node} does not start: {error}"));
             self.story.count("starts that failed");
             if fired.is_none() && self.nodes[node].failing.is_none() {
