@@ -9,6 +9,7 @@ mod check;
 mod conflicts;
 mod error;
 mod init;
+mod listing;
 mod members;
 mod migrate;
 mod outside;

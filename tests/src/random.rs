@@ -35,6 +35,13 @@ impl Random {
         &choices[self.below(choices.len())]
     }
 
+    /// Puts a list into another order.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for at in (1..list.len()).rev() {
+            list.swap(at, self.below(at + 1));
+        }
+    }
+
     /// `length` bytes, all values.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.bits().to_le_bytes()[3]).collect()

@@ -1,10 +1,10 @@
 //! `rowcast conflicts`: which events met without knowing of each other, and which of them counts.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::{Error, outside, print};
+use super::listing::{Listed, date, show};
+use super::{Error, outside};
 use crate::edge::store::ConflictRow;
 
 /// List conflicts: two nodes changed one record, and neither knew of the other's change.
@@ -21,27 +21,20 @@ pub(super) struct Arguments {
 enum What {
     /// Show the conflicts that were met on this node, the newest first
     List {
-        /// The service's SQLite file
-        #[arg(long, value_name = "FILE")]
-        database: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// How many to show
-        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-        limit: usize,
+        #[command(flatten)]
+        listed: Listed,
     },
 }
 
 pub(super) async fn conflicts(arguments: Arguments) -> Result<(), Error> {
-    let What::List { database, json, limit } = arguments.what;
-    let rows = outside::conflicts(&database, limit).await?;
-    print(&if json { as_json(&rows) } else { as_text(&rows) })
+    let What::List { listed } = arguments.what;
+    let conflicts = outside::conflicts(&listed.database.database, listed.limit).await?;
+    show(listed.json, &List { conflicts }, |list| as_text(&list.conflicts))
 }
 
-fn as_json(rows: &[ConflictRow]) -> String {
-    let list = serde_json::json!({ "conflicts": rows });
-    format!("{}\n", serde_json::to_string_pretty(&list).expect("bug: numbers and texts have a JSON form"))
+#[derive(Serialize)]
+struct List {
+    conflicts: Vec<ConflictRow>,
 }
 
 fn as_text(rows: &[ConflictRow]) -> String {
@@ -50,7 +43,7 @@ fn as_text(rows: &[ConflictRow]) -> String {
     }
     let mut text = String::new();
     for ConflictRow { table, record, winner, loser, rule, met, .. } in rows {
-        let (record, met) = (record.escape_debug(), super::parked::date(*met));
+        let (record, met) = (record.escape_debug(), date(*met));
         text.push_str(&format!("{met}  {table} {record}, by {rule}\n  counts    {winner}\n  given up  {loser}\n"));
     }
     text

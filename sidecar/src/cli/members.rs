@@ -1,9 +1,8 @@
 //! `rowcast members`: who belongs to the cluster, and how one that is gone for good is retired.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
+use super::listing::{Database, show};
 use super::{Error, outside, print};
 use crate::position::NodeId;
 use crate::steady::membership::{Enrolled, Standing};
@@ -40,18 +39,11 @@ enum What {
     },
 }
 
-#[derive(Debug, Args)]
-struct Database {
-    /// The service's SQLite file
-    #[arg(long, value_name = "FILE")]
-    database: PathBuf,
-}
-
 pub(super) async fn members(arguments: Arguments) -> Result<(), Error> {
     match arguments.what {
         What::List { database, json } => {
             let members = outside::members(&database.database).await?;
-            print(&if json { as_json(&members) } else { as_text(&members) })
+            show(json, &as_json(&members), |_| as_text(&members))
         }
         What::Expel { database, member } => {
             let members = outside::members(&database.database).await?;
@@ -73,7 +65,7 @@ fn find(members: &[Enrolled], wanted: &str) -> Result<NodeId, Error> {
     }
 }
 
-fn as_json(members: &[Enrolled]) -> String {
+fn as_json(members: &[Enrolled]) -> serde_json::Value {
     let member = |member: &Enrolled| {
         serde_json::json!({
             "id": member.node.to_string(),
@@ -82,8 +74,7 @@ fn as_json(members: &[Enrolled]) -> String {
             "heard_at": member.heard_at.to_string(),
         })
     };
-    let list = serde_json::json!({ "members": members.iter().map(member).collect::<Vec<_>>() });
-    format!("{}\n", serde_json::to_string_pretty(&list).expect("bug: texts have a JSON form"))
+    serde_json::json!({ "members": members.iter().map(member).collect::<Vec<_>>() })
 }
 
 fn as_text(members: &[Enrolled]) -> String {

@@ -1,10 +1,12 @@
 //! `rowcast parked`: what waits, why, and what to do with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
+use super::listing::{Database, Listed, date, show};
 use super::{Error, outside, print};
 use crate::edge::store::ParkedRow;
 
@@ -24,13 +26,7 @@ enum What {
     /// Show the parked events, those that wait for the longest time first
     List {
         #[command(flatten)]
-        database: Database,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// How many to show
-        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
-        limit: usize,
+        listed: Listed,
     },
     /// Have parked events tried at once: all of them, or one
     Retry {
@@ -51,11 +47,10 @@ enum What {
     },
 }
 
-#[derive(Debug, Args)]
-struct Database {
-    /// The service's SQLite file
-    #[arg(long, value_name = "FILE")]
-    database: PathBuf,
+#[derive(Serialize)]
+struct List {
+    total: u64,
+    parked: Vec<ParkedRow>,
 }
 
 /// How long it is waited for the sidecar to do what it is asked for.
@@ -63,9 +58,9 @@ const WAIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn parked(arguments: Arguments) -> Result<(), Error> {
     match arguments.what {
-        What::List { database, json, limit } => {
-            let (rows, all) = outside::parked(&database.database, limit).await?;
-            print(&if json { as_json(&rows, all) } else { as_text(&rows, all) })
+        What::List { listed } => {
+            let (parked, total) = outside::parked(&listed.database.database, listed.limit).await?;
+            show(listed.json, &List { total, parked }, |list| as_text(&list.parked, list.total))
         }
         What::Retry { database, event } => {
             let marked = outside::retry_parked(&database.database, event.clone()).await?;
@@ -100,11 +95,6 @@ async fn is_gone(database: &Path, event: &str) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn as_json(rows: &[ParkedRow], all: u64) -> String {
-    let list = serde_json::json!({ "total": all, "parked": rows });
-    format!("{}\n", serde_json::to_string_pretty(&list).expect("bug: numbers and texts have a JSON form"))
-}
-
 fn as_text(rows: &[ParkedRow], all: u64) -> String {
     if rows.is_empty() {
         return "nothing is parked\n".to_owned();
@@ -120,23 +110,6 @@ fn as_text(rows: &[ParkedRow], all: u64) -> String {
         ));
     }
     text
-}
-
-/// Milliseconds since 1970, as RFC 3339 in UTC.
-pub(super) fn date(millis: i64) -> String {
-    let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    // Days to a date, by the civil calendar (Howard Hinnant's algorithm).
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let seconds = rest / 1_000;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]

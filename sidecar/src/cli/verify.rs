@@ -7,8 +7,9 @@ use clap::Args;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Error, FAULT, print, print_error};
-use crate::config::{Environment, Sources};
+use super::listing::{Asked, show, strange};
+use super::{Error, FAULT, print_error};
+use crate::config::Environment;
 use crate::edge::http;
 use crate::observe::status::{Report, Status};
 
@@ -27,12 +28,8 @@ pub(super) struct Arguments {
     /// One table only
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
-    /// Where the sidecar answers HTTP [env: ROWCAST_HTTP] [default: 127.0.0.1:7200]
-    #[arg(long, value_name = "ADDRESS")]
-    http: Option<String>,
-    /// The node config to take the address from [env: ROWCAST_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    asked: Asked,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,9 +56,7 @@ struct Refused {
 }
 
 pub(super) async fn verify(arguments: Arguments, environment: Environment) -> Result<u8, Error> {
-    let flags = arguments.http.map(|address| ("http", address)).into_iter().collect();
-    let file = arguments.config.or_else(|| environment.config_file());
-    let address = Sources { file, flags, environment }.http()?;
+    let address = arguments.asked.address(environment)?;
     let table = arguments.table.map(|table| format!("&table={}", escaped(&table))).unwrap_or_default();
     let path = format!("/verify?repair={}{table}", arguments.repair);
     let answer = http::post(address, &path).await.map_err(|source| Error::Ask { address, source })?;
@@ -70,12 +65,7 @@ pub(super) async fn verify(arguments: Arguments, environment: Environment) -> Re
         _ => return Err(refused(address, &answer)),
     };
     let report = wait(address, begun.id).await?;
-    if arguments.json {
-        let json = serde_json::to_string_pretty(&report).expect("bug: a report is JSON, it came as such");
-        print(&format!("{json}\n"))?;
-    } else {
-        print(&report.to_text())?;
-    }
+    show(arguments.json, &report, Report::to_text)?;
     Ok(if report.is_equal() { 0 } else { FAULT })
 }
 
@@ -106,11 +96,7 @@ async fn wait(address: SocketAddr, id: u64) -> Result<Report, Error> {
 fn refused(address: SocketAddr, answer: &http::Answer) -> Error {
     match serde_json::from_slice::<Refused>(&answer.body) {
         Ok(refused) => Error::NotVerified { address, reason: format!("{}; {}", refused.error, refused.hint) },
-        Err(_) => {
-            let text = String::from_utf8_lossy(&answer.body);
-            let start: String = text.chars().take(200).collect();
-            Error::Answer { address, answer: format!("{} {}", answer.code, start.escape_debug()) }
-        }
+        Err(_) => strange(address, answer),
     }
 }
 

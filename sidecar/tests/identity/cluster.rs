@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rowcast::bootstrap::donor;
 use rowcast::clock::Timestamp;
-use rowcast::edge::store::{Reader, Store};
+use rowcast::edge::store::Store;
 use rowcast::position::NodeId;
 use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
-use rowcast::wire;
-use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::common::{answer, declaration, options, service};
 
 // The wall clock here is weeks ahead of that of the triggers: with a history of a time events would be old at once.
 pub(crate) const TOML: &str = "service = \"s\"\n[defaults]\nhistory = \"forever\"\n[tables.t]\n[tables.u]\n";
@@ -72,28 +71,15 @@ impl Cluster {
     }
 
     fn create(&mut self, node: usize) {
-        let service = Connection::open(self.nodes[node].path()).unwrap();
-        service.execute_batch(&format!("PRAGMA journal_mode = wal; {SQL}")).unwrap();
-        self.nodes[node].service = Some(service);
+        self.nodes[node].service = Some(service(&self.nodes[node].path(), SQL));
     }
 
     /// Starts the sidecar of a node.
     pub(crate) fn boot(&mut self, node: usize, first: bool) {
         self.sessions += 1;
-        let declaration = Declaration::parse("schema.toml", TOML).unwrap();
-        let store = Store::open(&self.nodes[node].path(), declaration).unwrap();
-        let options = Options {
-            name: format!("n{node}"),
-            servers: String::new(),
-            first,
-            presence_interval: Duration::from_secs(1),
-            presence_wait: Duration::from_secs(2),
-            context_timeout: Duration::from_secs(30),
-            reconcile_interval: Duration::from_secs(3600),
-            verify_interval: Duration::ZERO,
-            member_timeout: Duration::from_secs(7 * 24 * 3600),
-            session: Uuid::from_u128(self.sessions),
-        };
+        let store = Store::open(&self.nodes[node].path(), declaration(TOML)).unwrap();
+        let session = Uuid::from_u128(self.sessions);
+        let options = Options { session, ..options(&format!("n{node}"), first) };
         let at = self.moment(node);
         let mut replica = Replica::new(store, options, at).unwrap();
         replica.handle(Input::Connected(true), at);
@@ -185,11 +171,7 @@ impl Cluster {
                 let asked = self.nodes.iter().enumerate().find(|(at, node)| {
                     *at != from && hear(node) && node.replica.as_ref().unwrap().speaks_as() == Some(to)
                 });
-                let frame = asked.map(|(_, node)| {
-                    let declaration = Declaration::parse("schema.toml", TOML).unwrap();
-                    let reader = Reader::open(&node.path(), &declaration).unwrap();
-                    wire::encode(&donor::answer(&reader, &request).unwrap()).into()
-                });
+                let frame = asked.map(|(_, node)| answer(&node.path(), &declaration(TOML), &request).into());
                 self.nodes[from].inputs.push(Input::Answer { ask, frame });
             }
             Output::Reply { .. } => {}

@@ -8,6 +8,8 @@
 
 mod clocks;
 mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod random;
 mod restored;
 mod twins;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rowcast::position::NodeId;
+
 use super::cluster::Cluster;
 
 /// `cp -r` of everything while it runs, the file beside the database, too. Gives the twin.
@@ -9,6 +11,20 @@ fn twin(cluster: &mut Cluster, of: usize) -> usize {
     let twin = cluster.add("twin");
     cluster.copy(&cluster.folder(of), &cluster.folder(twin), true);
     twin
+}
+
+/// Node 0 of three and its twin, and node 2 hears the twin alone. Gives the twin and the id that both have.
+fn apart() -> (Cluster, usize, NodeId) {
+    let mut cluster = Cluster::start(3);
+    cluster.sql(0, "INSERT INTO t VALUES ('x', 1)");
+    cluster.run(2);
+    let old_id = cluster.id(0);
+    let twin = twin(&mut cluster, 0);
+    cluster.cut(twin, 9);
+    cluster.cut(2, 9);
+    cluster.boot(twin, false);
+    cluster.run(4);
+    (cluster, twin, old_id)
 }
 
 #[test]
@@ -76,15 +92,7 @@ fn twins_that_wrote_apart_from_each_other_lose_nothing_when_they_meet() {
 /// Each of the two has written where others heard it: no node is right for all. Everything that was written is in the rows.
 #[test]
 fn twins_that_were_both_heard_leave_the_id_to_nobody_and_lose_nothing() {
-    let mut cluster = Cluster::start(3);
-    cluster.sql(0, "INSERT INTO t VALUES ('x', 1)");
-    cluster.run(2);
-    let old_id = cluster.id(0);
-    let twin = twin(&mut cluster, 0);
-    cluster.cut(twin, 9);
-    cluster.cut(2, 9);
-    cluster.boot(twin, false);
-    cluster.run(4);
+    let (mut cluster, twin, old_id) = apart();
     for n in 0..3 {
         cluster.sql(twin, &format!("INSERT INTO t VALUES ('twin{n}', 1); UPDATE t SET a = 'twin' WHERE id = 'x'"));
         cluster.run(1);
@@ -109,15 +117,7 @@ fn twins_that_were_both_heard_leave_the_id_to_nobody_and_lose_nothing() {
 /// The network parts and meets again, and no connection notices: what both say arrives by turns for a while.
 #[test]
 fn twins_whose_events_arrive_by_turns_both_leave_the_id_and_lose_nothing() {
-    let mut cluster = Cluster::start(3);
-    cluster.sql(0, "INSERT INTO t VALUES ('x', 1)");
-    cluster.run(2);
-    let old_id = cluster.id(0);
-    let twin = twin(&mut cluster, 0);
-    cluster.cut(twin, 9);
-    cluster.cut(2, 9);
-    cluster.boot(twin, false);
-    cluster.run(4);
+    let (mut cluster, twin, old_id) = apart();
     for n in 0..3 {
         cluster.sql(twin, &format!("INSERT INTO t VALUES ('twin{n}', 1)"));
         cluster.sql(0, &format!("INSERT INTO t VALUES ('original{n}', 1)"));

@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
 mod found;
 mod kinds;
@@ -24,9 +26,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rowcast::replica::Input;
-use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
 
+use self::common::{declaration, service};
 use self::compare::{Rows, difference, folded, rows, run, written_rows};
 use self::kinds::Kinds;
 use self::node::Node;
@@ -102,10 +104,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn database(path: &Path, schema: &Schema) -> Connection {
-    let connection = Connection::open(path).unwrap();
-    connection
-        .execute_batch("PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA foreign_keys = off")
-        .unwrap();
+    let connection = service(path, "PRAGMA synchronous = normal; PRAGMA foreign_keys = off");
     for sql in &schema.sql {
         connection.execute_batch(sql).unwrap_or_else(|error| panic!("the schema is no schema: {error}: {sql}"));
     }
@@ -130,7 +129,7 @@ fn play(program: &Program, kinds: &mut Kinds) -> Result<(), String> {
     if rows(&alone, &program.schema.names).values().any(|rows| !rows.is_empty()) {
         kinds.hit("outcome: rows from before Rowcast");
     }
-    let declaration = Declaration::parse("schema.toml", &program.toml()).unwrap_or_else(|bad| panic!("{bad:?}"));
+    let declaration = declaration(&program.toml());
     let mut node = Node::start(&path, service, &declaration);
     let (feeds, migrated) = steps(program, &mut node, &alone, kinds)?;
 

@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rowcast::bootstrap::donor;
 use rowcast::edge::clock;
-use rowcast::edge::store::{Reader, Store};
+use rowcast::edge::store::Store;
 use rowcast::flow::fetch::{AskId, Request};
 use rowcast::position::NodeId;
 use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
-use rowcast::wire;
 use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
-use uuid::Uuid;
+
+use super::common::{self, options};
 
 /// Pieces of work after which a node that still has some is stuck.
 const WORK_MAX: usize = 10_000;
@@ -39,18 +38,7 @@ impl Node {
     /// A first node, READY, over the database at `path`.
     pub(crate) fn start(path: &Path, service: Connection, declaration: &Declaration) -> Self {
         let store = Store::open(path, declaration.clone()).unwrap_or_else(|error| panic!("{error}: {}", error.chain()));
-        let options = Options {
-            name: "n".into(),
-            servers: String::new(),
-            first: true,
-            presence_interval: Duration::from_secs(1),
-            presence_wait: Duration::from_secs(2),
-            context_timeout: Duration::from_secs(30),
-            reconcile_interval: Duration::from_secs(3600),
-            verify_interval: Duration::from_secs(3600),
-            member_timeout: Duration::from_secs(3600),
-            session: Uuid::new_v4(),
-        };
+        let options = Options { verify_interval: Duration::from_secs(3600), ..options("n", true) };
         let uptime = Duration::from_secs(1);
         let replica = Replica::new(store, options, Moment { wall: clock::now(), uptime }).unwrap();
         let mut node = Self { service, replica, path: path.to_owned(), declaration: declaration.clone(), uptime };
@@ -113,7 +101,6 @@ impl Node {
 
     /// What it answers to a request.
     pub(crate) fn answer(&self, request: &Request) -> Vec<u8> {
-        let reader = Reader::open(&self.path, &self.declaration).unwrap();
-        wire::encode(&donor::answer(&reader, request).unwrap())
+        common::answer(&self.path, &self.declaration, request)
     }
 }

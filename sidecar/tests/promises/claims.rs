@@ -2,12 +2,11 @@
 //! conflict clause of their own, NOT NULL and CHECK.
 
 use rowcast::edge::clock;
-use rowcast::edge::store::Store;
 use rowcast::flow::apply::Applier;
 use rowcast::replica::{Input, Output};
 use std::time::Duration;
 
-use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+use super::{Node, event, layout, layouts, node_id, piece, toml};
 
 /// Hands everything that the nodes say on to the others, until nobody says anything more.
 pub(crate) fn exchange(nodes: &mut [Node]) {
@@ -176,10 +175,9 @@ fn exchange_from_the_start(nodes: &mut [Node]) {
 /// An older event of another layout adds a column to a record that is kept out: it stays out.
 #[test]
 fn an_older_event_with_other_columns_does_not_bring_a_parked_record_back() {
-    let node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE, a TEXT);");
-    let (path, service) = (node.path(), node.service);
-    drop(node.replica);
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let mut node =
+        Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE, a TEXT);");
+    let mut store = node.store();
     let (old, new) = (layout("t", &["id", "u", "a"]), layout("t", &["id", "u"]));
     let base = clock::now();
     let at = |millis| base.plus(Duration::from_millis(millis));
@@ -198,7 +196,7 @@ fn an_older_event_with_other_columns_does_not_bring_a_parked_record_back() {
             })
             .unwrap();
     }
-    let text = |sql: &str| service.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap();
+    let text = |sql: &str| node.service.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap();
     assert_eq!(text("SELECT group_concat(id || u) FROM t").as_deref(), Some("y1"));
     assert_eq!(store.durable().parked, 1);
     let gone = event(&new, "y", None, at(40));
@@ -231,10 +229,8 @@ fn what_not_null_or_check_forbids_is_parked_and_the_rest_ends_alike_in_every_ord
         })
         .collect();
     for order in super::unique::orders(said.len()) {
-        let node = Node::ready(&toml(&["t"]), create);
-        let (path, service) = (node.path(), node.service);
-        drop(node.replica);
-        let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+        let mut node = Node::ready(&toml(&["t"]), create);
+        let mut store = node.store();
         for &at in &order {
             let one = piece(1, 1, vec![said[at].clone()]);
             store
@@ -245,7 +241,7 @@ fn what_not_null_or_check_forbids_is_parked_and_the_rest_ends_alike_in_every_ord
                 })
                 .unwrap();
         }
-        let text = |sql: &str| service.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap();
+        let text = |sql: &str| node.service.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap();
         assert_eq!(text("SELECT group_concat(id || u) FROM t").as_deref(), Some("y1"), "{order:?}");
         let parked = "SELECT group_concat(v, ',') FROM (SELECT substr(event, 36, 1) || ':' || reason AS v FROM _rowcast_parked ORDER BY 1)";
         assert_eq!(text(parked).as_deref(), Some("7:unique,8:constraint,a:constraint"), "{order:?}");

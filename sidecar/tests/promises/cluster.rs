@@ -3,46 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowcast::bootstrap::donor;
-use rowcast::edge::store::Reader;
 use rowcast::position::Vector;
 use rowcast::replica::{Input, Output, Worked};
-use rowcast::wire;
 use rusqlite::types::Value;
 
-use super::{Node, declaration};
-
-/// A small seeded generator (SplitMix64): the same seed gives the same story.
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.bits() % end as u64).unwrap()
-    }
-
-    pub(crate) fn chance(&mut self, part: usize, whole: usize) -> bool {
-        self.below(whole) < part
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
-        for at in (1..list.len()).rev() {
-            list.swap(at, self.below(at + 1));
-        }
-    }
-}
+use super::Node;
+use super::common::{answer, declaration};
 
 /// Nodes of one service.
 pub(crate) struct Cluster {
@@ -91,12 +57,11 @@ impl Cluster {
                 Output::Ask { ask, to, request } => {
                     let asked =
                         self.nodes.iter_mut().position(|node| node.replica.as_mut().is_some_and(|r| r.node() == to));
-                    let answer = asked.filter(|_| heard()).map(|asked| {
-                        let reader = Reader::open(&self.nodes[asked].path(), &declaration(&self.toml)).unwrap();
-                        wire::encode(&donor::answer(&reader, &request).unwrap()).into()
-                    });
+                    let answered =
+                        |asked: usize| answer(&self.nodes[asked].path(), &declaration(&self.toml), &request).into();
+                    let frame = asked.filter(|_| heard()).map(answered);
                     let moment = self.nodes[at].at();
-                    self.nodes[at].replica().handle(Input::Answer { ask, frame: answer }, moment);
+                    self.nodes[at].replica().handle(Input::Answer { ask, frame }, moment);
                 }
                 Output::Reply { .. } => {}
             }

@@ -1,11 +1,10 @@
 //! Every change of the service becomes an event, whatever it did in between.
 
-use rowcast::edge::store::Store;
 use rowcast::flow::ingest;
 use rowcast::replica::Worked;
 use rowcast_schema::identifier::quoted;
 
-use super::{Node, declaration, toml};
+use super::{Node, toml};
 
 const USERS: &str = "CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, email TEXT UNIQUE);";
 
@@ -52,13 +51,12 @@ fn a_row_that_was_only_suspected_is_not_deleted_however_long_its_key() {
 fn a_group_that_was_not_whole_when_its_node_id_was_left_is_whole_under_the_new_one() {
     let mut node = Node::ready(&toml(&["u"]), USERS);
     node.sql("INSERT INTO u VALUES ('a', 1), ('b', 2), ('c', 3), ('d', 4)");
-    node.replica = None;
-    let mut store = Store::open(&node.path(), declaration(&toml(&["u"]))).unwrap();
+    let mut store = node.store();
     let old = store.durable().node;
     store.write(|tx| ingest::journal(tx, rowcast::edge::clock::now(), 2)).unwrap();
     drop(store);
     std::fs::remove_file(node.path().with_file_name("app.db-rowcast")).unwrap();
-    let mut store = Store::open(&node.path(), declaration(&toml(&["u"]))).unwrap();
+    let mut store = node.store();
     let new = store.durable().node;
     assert_ne!(new, old);
     assert!(store.write(|tx| tx.move_events(500)).unwrap().done);

@@ -28,17 +28,16 @@ fn a_node_whose_clock_is_behind_and_applies_nothing_is_not_ready() {
 /// I10: a table that is declared here later than elsewhere gets what came before.
 #[test]
 fn events_of_a_table_that_was_not_declared_are_applied_when_it_is() {
-    let node = Node::ready(&toml(&["t"]), &format!("{TABLE} CREATE TABLE late(id TEXT PRIMARY KEY NOT NULL, a TEXT);"));
-    let path = node.path();
-    let (service, now) = (node.service, clock::now());
-    drop(node.replica);
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let mut node =
+        Node::ready(&toml(&["t"]), &format!("{TABLE} CREATE TABLE late(id TEXT PRIMARY KEY NOT NULL, a TEXT);"));
+    let now = clock::now();
+    let mut store = node.store();
     let shape = layout("late", &["id", "a"]);
     let remote = event(&shape, "x", Some(r#"{"id":"x","a":"1"}"#), now);
     store.write(|tx| Applier::new(tx, now).group(node_id(9), &piece(1, 1, vec![remote]), &layouts(&[&shape]))).unwrap();
     drop(store);
-    let _store = Store::open(&path, declaration(&toml(&["t", "late"]))).unwrap();
-    let rows: i64 = service.query_row("SELECT count(*) FROM late_Events", [], |row| row.get(0)).unwrap();
+    let _store = Store::open(&node.path(), declaration(&toml(&["t", "late"]))).unwrap();
+    let rows: i64 = node.service.query_row("SELECT count(*) FROM late_Events", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1, "it is stored under its table now, and can be applied");
 }
 

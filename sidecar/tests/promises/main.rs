@@ -6,6 +6,8 @@
 
 mod claims;
 mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod conflict;
 mod crash;
 mod digest;
@@ -15,6 +17,9 @@ mod migrate;
 mod order;
 mod peers;
 mod poison;
+#[path = "../../../tests/src/random.rs"]
+#[expect(dead_code, unreachable_pub, reason = "shared; not all of it is used here")]
+mod random;
 mod schema_change;
 mod schema_random;
 mod schema_rules;
@@ -32,10 +37,12 @@ use rowcast::event::{Event, Operation, Piece};
 use rowcast::position::{NodeId, Sequence, Vector};
 use rowcast::replica::{Input, Moment, Options, Replica, Worked};
 use rowcast::wire::{self, Feed, Message};
-use rowcast_schema::declaration::Declaration;
 use rowcast_schema::layout::Layout;
 use rusqlite::Connection;
 use uuid::Uuid;
+
+pub(crate) use self::common::declaration;
+use self::common::{options, service};
 
 /// A node and its service.
 pub(crate) struct Node {
@@ -52,16 +59,11 @@ pub(crate) fn toml(tables: &[&str]) -> String {
     format!("service = \"s\"\n{tables}")
 }
 
-pub(crate) fn declaration(text: &str) -> Declaration {
-    Declaration::parse("schema.toml", text).unwrap_or_else(|problems| panic!("{problems:?}"))
-}
-
 impl Node {
     /// A node over a database that holds what `sql` makes.
     pub(crate) fn new(toml: &str, sql: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let service = Connection::open(folder.path().join("app.db")).unwrap();
-        service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
+        let service = service(&folder.path().join("app.db"), sql);
         Self {
             folder,
             toml: toml.to_owned(),
@@ -85,21 +87,15 @@ impl Node {
         self.folder.path().join("app.db")
     }
 
-    pub(crate) fn start(&mut self, first: bool) {
+    /// Its database, for a test that works on it without a replica.
+    pub(crate) fn store(&mut self) -> Store {
         self.replica = None;
-        let store = Store::open(&self.path(), declaration(&self.toml)).unwrap();
-        let options = Options {
-            name: "n".into(),
-            servers: String::new(),
-            first,
-            presence_interval: Duration::from_secs(1),
-            presence_wait: Duration::from_secs(2),
-            context_timeout: Duration::from_secs(30),
-            reconcile_interval: Duration::from_secs(3600),
-            verify_interval: self.verify_interval,
-            member_timeout: Duration::from_secs(7 * 24 * 3600),
-            session: Uuid::new_v4(),
-        };
+        Store::open(&self.path(), declaration(&self.toml)).unwrap()
+    }
+
+    pub(crate) fn start(&mut self, first: bool) {
+        let store = self.store();
+        let options = Options { verify_interval: self.verify_interval, ..options("n", first) };
         let mut replica = Replica::new(store, options, self.at()).unwrap();
         replica.handle(Input::Connected(true), self.at());
         self.replica = Some(replica);

@@ -2,7 +2,7 @@
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
-use rowcast::edge::store::{ParkReason, Store};
+use rowcast::edge::store::ParkReason;
 use rowcast::flow::apply::Applier;
 use rowcast::flow::ingest;
 use rowcast::members::Presence;
@@ -18,11 +18,8 @@ const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 /// I10: cut in pieces when it was live, whole when it was fetched.
 #[test]
 fn a_group_that_was_staged_in_part_and_then_comes_whole_is_applied() {
-    let node = Node::ready(&toml(&["t"]), TABLE);
-    let path = node.path();
-    let service = node.service;
-    drop(node.replica);
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let mut store = node.store();
     let (origin, now) = (node_id(9), clock::now());
     let shape = layout("t", &["id", "a"]);
     let events: Vec<_> =
@@ -31,18 +28,15 @@ fn a_group_that_was_staged_in_part_and_then_comes_whole_is_applied() {
     store.write(|tx| Applier::new(tx, now).stage(origin, &piece(1, 2, events[..1].to_vec()), &known)).unwrap();
     store.write(|tx| Applier::new(tx, now).group(origin, &piece(1, 2, events.clone()), &known)).unwrap();
     assert_eq!(store.durable().vector.of(origin), 2);
-    let rows: i64 = service.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    let rows: i64 = node.service.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 2, "the position says that both are applied");
 }
 
 /// I5, and with it I4: a row that the service wrote later must not lose to an event that was applied before.
 #[test]
 fn a_local_write_is_later_than_an_event_that_waited_for_the_clock() {
-    let node = Node::ready(&toml(&["t"]), TABLE);
-    let path = node.path();
-    let service = node.service;
-    drop(node.replica);
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let mut store = node.store();
     let (origin, now) = (node_id(9), clock::now());
     let shape = layout("t", &["id", "a"]);
     let ahead = now.plus(Duration::from_secs(90));
@@ -53,10 +47,11 @@ fn a_local_write_is_later_than_an_event_that_waited_for_the_clock() {
     store.write(|tx| Applier::new(tx, later).retry(&[ParkReason::Clock])).unwrap();
     assert_eq!(store.durable().parked, 0, "it is applied now");
     drop(store);
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
-    service.execute("UPDATE t SET a = 'local'", []).unwrap();
+    let mut store = node.store();
+    node.service.execute("UPDATE t SET a = 'local'", []).unwrap();
     store.write(|tx| ingest::drain(tx, later.plus(Duration::from_secs(1)))).unwrap();
-    let newest: String = service
+    let newest: String = node
+        .service
         .query_row("SELECT data FROM t_Events WHERE record_id = 'x' ORDER BY timestamp DESC LIMIT 1", [], |row| {
             row.get(0)
         })

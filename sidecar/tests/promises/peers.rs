@@ -1,21 +1,20 @@
 //! What other nodes hand over: a joiner gets what the donor has, and a peer can do no more than that.
 
 use rowcast::edge::clock;
-use rowcast::edge::store::{Reader, Store};
+use rowcast::edge::store::Reader;
 use rowcast::event::EventId;
 use rowcast::flow::apply::Applier;
 use std::time::Duration;
 
-use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+use super::{Node, event, layout, layouts, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, c TEXT);";
 
 /// I4: a joiner does not bring back a column from before a delete.
 #[test]
 fn a_snapshot_ends_at_a_delete_of_a_layout_that_it_has_seen() {
-    let open = |node: &Node| Store::open(&node.path(), declaration(&toml(&["t"]))).unwrap();
-    let donor = Node::new(&toml(&["t"]), TABLE);
-    let mut store = open(&donor);
+    let mut donor = Node::new(&toml(&["t"]), TABLE);
+    let mut store = donor.store();
     let (wide, narrow, now) = (layout("t", &["id", "a", "c"]), layout("t", &["id", "a"]), clock::now());
     let at = |seconds| now.plus(Duration::from_secs(seconds));
     let events = vec![
@@ -32,8 +31,8 @@ fn a_snapshot_ends_at_a_delete_of_a_layout_that_it_has_seen() {
     assert_eq!(donor.text("SELECT a || ifnull(c, '-') AS v FROM t").as_deref(), Some("2-"));
     let page = Reader::open(&donor.path(), store.declaration()).unwrap().snapshot("t", None).unwrap().unwrap();
 
-    let joiner = Node::new(&toml(&["t"]), TABLE);
-    let mut store = open(&joiner);
+    let mut joiner = Node::new(&toml(&["t"]), TABLE);
+    let mut store = joiner.store();
     store
         .write(|tx| {
             page.layouts.iter().try_for_each(|layout| tx.save_layout(layout))?;
@@ -53,8 +52,8 @@ fn a_snapshot_ends_at_a_delete_of_a_layout_that_it_has_seen() {
 /// No SQL from a peer but the making of the declared table and its indexes.
 #[test]
 fn an_index_from_a_peer_carries_no_second_statement() {
-    let node = Node::new(&toml(&["t"]), "CREATE TABLE other(a); INSERT INTO other VALUES (1);");
-    let mut store = Store::open(&node.path(), declaration(&toml(&["t"]))).unwrap();
+    let mut node = Node::new(&toml(&["t"]), "CREATE TABLE other(a); INSERT INTO other VALUES (1);");
+    let mut store = node.store();
     for index in ["CREATE INDEX i ON t(a); DELETE FROM other", "CREATE UNIQUE INDEX i ON other(a)"] {
         let statements = [TABLE.to_owned(), index.to_owned()];
         let made = store.write(|tx| tx.create_table("t", &statements));

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::Node;
-use super::cluster::{Cells, Cluster, Random};
+use super::cluster::{Cells, Cluster};
+use super::random::Random;
 use super::toml;
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, n TEXT, old TEXT, gone TEXT);
@@ -118,7 +119,7 @@ fn write(node: &Node, random: &mut Random) -> String {
 }
 
 fn history(seed: u64) {
-    let mut random = Random(seed);
+    let mut random = Random::seeded(seed);
     let count = 2 + random.below(2);
     let mut cluster = Cluster::ready(count, &toml(&["t", "other"]), TABLE);
     let mut left: Vec<Vec<Step>> = (0..count)

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
-use rowcast::edge::store::{Error, Store, Tx};
+use rowcast::edge::store::{Error, Tx};
 use rowcast::event::{Event, Operation};
 use rowcast::flow::apply::Applier;
 use rowcast::position::Sequence;
 use rowcast_schema::layout::Layout;
 use rowcast_schema::value::Value;
 
-use super::{Node, declaration, layout, layouts, node_id, piece, toml};
+use super::{Node, layout, layouts, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE, w INTEGER UNIQUE);";
 
@@ -182,11 +182,8 @@ fn lists(length: usize, kinds: &[Made]) -> Vec<Vec<Said>> {
 }
 
 fn every_order_agrees(kinds: &[Made], tells_something_new: impl Fn(&[Said]) -> bool) {
-    let node = Node::ready(&toml(&["t"]), TABLE);
-    let path = node.path();
-    let folder = node.folder;
-    drop((node.replica, node.service));
-    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let mut store = node.store();
     let base = Timestamp(clock::now().0 - (1 << 40));
     let mut runs = 0;
     for length in 1..=4 {
@@ -218,7 +215,6 @@ fn every_order_agrees(kinds: &[Made], tells_something_new: impl Fn(&[Said]) -> b
         }
     }
     assert!(runs > 5_000, "{runs}");
-    drop(folder);
 }
 
 #[test]

@@ -4,21 +4,21 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compaction;
 mod expulsion;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use rowcast::bootstrap::donor;
 use rowcast::edge::clock;
-use rowcast::edge::store::{Reader, Store};
+use rowcast::edge::store::Store;
 use rowcast::position::NodeId;
 use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
-use rowcast::wire;
-use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
-use uuid::Uuid;
+
+use self::common::{answer, declaration, options, service};
 
 pub(crate) const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -33,7 +33,6 @@ pub(crate) struct Node {
     folder: tempfile::TempDir,
     pub(crate) service: Connection,
     replica: Option<Replica>,
-    reader: Option<Reader>,
 }
 
 /// Nodes that hear each other where no link is cut.
@@ -73,39 +72,23 @@ impl Cluster {
     /// A node that is not started.
     pub(crate) fn add(&mut self, sql: &str) -> usize {
         let folder = tempfile::tempdir().unwrap();
-        let service = Connection::open(folder.path().join("app.db")).unwrap();
-        service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
-        self.nodes.push(Node { folder, service, replica: None, reader: None });
+        let service = service(&folder.path().join("app.db"), sql);
+        self.nodes.push(Node { folder, service, replica: None });
         self.nodes.len() - 1
     }
 
     pub(crate) fn start(&mut self, at: usize, first: bool) {
         let moment = self.moment();
-        let path = self.path(at);
         self.stop(at);
-        let declaration =
-            Declaration::parse("schema.toml", &self.toml).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let store = Store::open(&path, declaration.clone()).unwrap();
-        let options = Options {
-            name: format!("n{at}"),
-            servers: String::new(),
-            first,
-            presence_interval: Duration::from_secs(1),
-            presence_wait: Duration::from_secs(2),
-            context_timeout: Duration::from_secs(30),
-            reconcile_interval: Duration::from_secs(3600),
-            verify_interval: Duration::from_secs(600),
-            member_timeout: 7 * DAY,
-            session: Uuid::now_v7(),
-        };
+        let store = Store::open(&self.path(at), declaration(&self.toml)).unwrap();
+        let options = Options { verify_interval: Duration::from_secs(600), ..options(&format!("n{at}"), first) };
         let mut replica = Replica::new(store, options, moment).unwrap();
         replica.handle(Input::Connected(true), moment);
-        self.nodes[at].reader = Some(Reader::open(&path, &declaration).unwrap());
         self.nodes[at].replica = Some(replica);
     }
 
     pub(crate) fn stop(&mut self, at: usize) {
-        (self.nodes[at].replica, self.nodes[at].reader) = (None, None);
+        self.nodes[at].replica = None;
     }
 
     pub(crate) fn replica(&mut self, at: usize) -> &mut Replica {
@@ -224,8 +207,8 @@ impl Cluster {
                         *left = left.saturating_sub(1);
                         some
                     });
-                    let reader = at.filter(|_| answered).and_then(|at| self.nodes[at].reader.as_ref());
-                    let frame = reader.map(|reader| wire::encode(&donor::answer(reader, &request).unwrap()).into());
+                    let asked = at.filter(|_| answered);
+                    let frame = asked.map(|at| answer(&self.path(at), &declaration(&self.toml), &request).into());
                     let moment = self.moment();
                     self.replica(from).handle(Input::Answer { ask, frame }, moment);
                 }

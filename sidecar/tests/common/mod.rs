@@ -1,0 +1,47 @@
+//! What every test needs that drives replicas in its own process: a service's database, the options of a node, and what
+//! a node answers. Each test has a bus and a time of its own, for what it is about.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rowcast::bootstrap::donor;
+use rowcast::edge::store::Reader;
+use rowcast::flow::fetch::Request;
+use rowcast::replica::Options;
+use rowcast::wire;
+use rowcast_schema::declaration::Declaration;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+pub(crate) fn declaration(toml: &str) -> Declaration {
+    Declaration::parse("schema.toml", toml).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// The connection of a service, in WAL mode, after `sql`.
+pub(crate) fn service(path: &Path, sql: &str) -> Connection {
+    let service = Connection::open(path).unwrap();
+    service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
+    service
+}
+
+/// The options of a node, with times that suit most tests. It compares nothing with other nodes by itself.
+pub(crate) fn options(name: &str, first: bool) -> Options {
+    Options {
+        name: name.to_owned(),
+        servers: String::new(),
+        first,
+        presence_interval: Duration::from_secs(1),
+        presence_wait: Duration::from_secs(2),
+        context_timeout: Duration::from_secs(30),
+        reconcile_interval: Duration::from_secs(3600),
+        verify_interval: Duration::ZERO,
+        member_timeout: Duration::from_secs(7 * 24 * 3600),
+        session: Uuid::new_v4(),
+    }
+}
+
+/// What the node over the database at `path` answers to a request.
+pub(crate) fn answer(path: &Path, declaration: &Declaration, request: &Request) -> Vec<u8> {
+    let reader = Reader::open(path, declaration).unwrap();
+    wire::encode(&donor::answer(&reader, request).unwrap())
+}
