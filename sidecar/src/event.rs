@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rowcast_schema::layout::{Fnv, LayoutId};
+use rowcast_schema::layout::{Fnv, Layout, LayoutId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -68,6 +68,18 @@ impl Event {
             hash.write(text.unwrap_or_default().as_bytes());
         }
         Fingerprint(hash.finish())
+    }
+
+    /// What about it cannot be, beside its row: none for an event that a sidecar made.
+    pub fn fault(&self, layout: &Layout) -> Option<String> {
+        if !layout.table.eq_ignore_ascii_case(&self.table) {
+            return Some(format!("its layout belongs to `{}`", layout.table));
+        }
+        if self.timestamp.0 <= 0 {
+            return Some("its timestamp is not after 1970".to_owned());
+        }
+        let is_odd = self.data.is_none() != (self.operation == Operation::Delete);
+        is_odd.then(|| "a delete has no row, and everything else has one".to_owned())
     }
 
     /// Bytes that it takes in memory and on the wire, roughly.

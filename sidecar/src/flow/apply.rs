@@ -219,6 +219,9 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// The key and the cells that the event speaks of, or why it cannot be understood under the table as it is here.
     fn read(&mut self, event: &Event, shape: &Shape) -> Result<Result<Read, String>, Error> {
         let Some(layout) = self.tx.layout(event.layout)? else { return Ok(Err("its layout is not known".into())) };
+        if let Some(fault) = event.fault(&layout) {
+            return Ok(Err(format!("it does not read: {fault}")));
+        }
         if !shape.has_key_of(&layout) {
             return Ok(Err("the table has another primary key here".into()));
         }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
-use rowcast::edge::store::{Store, Tx, operator};
-use rowcast::flow::apply::Applier;
+use rowcast::edge::store::operator;
+use rowcast::event::{Event, Operation};
+use rowcast::replica::Input;
+use rowcast::wire::{self, Feed, Message};
 use rowcast_schema::layout::Layout;
 
 use super::claims::{all_have, exchange};
-use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
+use super::cluster::Cluster;
+use super::{Node, event, layout, node_id, piece, toml};
 
 const TABLES: &str =
     "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, u INTEGER UNIQUE, n TEXT NOT NULL CHECK (n <> ''));";
@@ -45,22 +49,10 @@ fn poison_of_eight_kinds_is_parked_and_keeps_nothing_else_waiting() {
     }
     events.push(good(9));
     let count = events.len() as u64;
-    node.replica = None;
-    let mut store = Store::open(&node.path(), declaration(&toml(&["t", "later"]))).unwrap();
-    // Past the checks of what arrives, which refuse some of these: as a newer version, or a damaged disk, would bring them.
-    let known = layouts(&[&shape, &other_key, &later, &unknown]);
-    for (sequence, event) in (1..).zip(events) {
-        let apply = |tx: &mut Tx<'_>| {
-            let mut applier = Applier::new(tx, now);
-            applier.group(node_id(9), &piece(sequence, sequence, vec![event]), &known)?;
-            applier.finish()
-        };
-        store.write(apply).unwrap();
-    }
-    assert_eq!(store.durable().vector.of(node_id(9)), count);
-    drop(store);
-    node.start(false);
+    let pieces = (1..).zip(events).map(|(sequence, event)| piece(sequence, sequence, vec![event])).collect();
+    node.feed(node_id(9), pieces, vec![shape, other_key, later, unknown]);
     node.run();
+    assert_eq!(node.replica().store().durable().vector.of(node_id(9)), count);
     assert_eq!(node.text("SELECT id AS v FROM t ORDER BY id").as_deref(), Some("1,2,3,4,5,6,7,8,9"));
     let parked = "SELECT record_id || ':' || reason AS v FROM _rowcast_parked ORDER BY record_id";
     let expected = "1:schema,901:schema,902:schema,904:constraint,905:clock,906:unique,no number:schema";
@@ -78,6 +70,70 @@ fn poison_of_eight_kinds_is_parked_and_keeps_nothing_else_waiting() {
     node.sql("CREATE TABLE later(id INTEGER PRIMARY KEY NOT NULL)");
     node.run();
     assert_eq!(node.text("SELECT id AS v FROM later").as_deref(), Some("1"));
+}
+
+/// What cannot be understood comes in right frames, from an origin that tells the truth about who it is and what number it
+/// is at: all of it is kept, parked, handed on to a joiner, and superseded by the next word of its record.
+#[test]
+fn an_event_that_does_not_read_is_parked_as_it_came_and_keeps_its_origin_from_nothing() {
+    const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a TEXT)";
+    let mut cluster = Cluster::ready(1, &toml(&["t"]), TABLE);
+    let (shape, other, now) = (layout("t", &["id", "a"]), layout("other", &["id", "a"]), clock::now());
+    let row = |id: u32| format!(r#"{{"id":{id},"a":"x"}}"#);
+    let of = |id: u32, data: &str| event(&shape, &id.to_string(), Some(data), now);
+    let mut unread = vec![
+        of(1, "no JSON"),
+        of(2, r#"{"id":2,"a":{"$newer":"x"}}"#),
+        of(3, r#"{"id":3}"#),
+        of(4, r#"{"id":4,"a":"x","b":"x"}"#),
+        of(5, r#"{"id":5,"a":"x","a":"y"}"#),
+        of(6, r#"[6,"x"]"#),
+        Event { operation: Operation::Delete, ..of(7, &row(7)) },
+        Event { data: None, ..of(8, &row(8)) },
+        Event { layout: other.id, ..of(9, &row(9)) },
+        Event { timestamp: Timestamp(-1), ..of(10, &row(10)) },
+    ];
+    let count = unread.len() as u64;
+    let kept: Vec<Option<String>> = unread.iter().map(|event| event.data.clone()).collect();
+    unread.push(of(99, &row(99)));
+    let pieces = (1..).zip(unread).map(|(at, event)| piece(at, at, vec![event])).collect();
+    let node = &mut cluster.nodes[0];
+    node.feed(node_id(9), pieces, vec![shape.clone(), other]);
+    node.run();
+    assert_eq!(node.replica().store().durable().vector.of(node_id(9)), count + 1);
+    let mut joiner = Node::new(&toml(&["t"]), TABLE);
+    joiner.start(false);
+    cluster.nodes.push(joiner);
+    cluster.until("both are READY", |cluster| cluster.nodes.iter_mut().all(|node| node.replica().is_ready()));
+    cluster.all_say("SELECT id AS v FROM t", "99");
+    let parked = "SELECT reason AS v FROM _rowcast_parked WHERE detail LIKE 'it does not read: %'";
+    cluster.all_say(parked, &vec!["schema"; kept.len()].join(","));
+    for node in &cluster.nodes {
+        let mut stored =
+            node.service.prepare("SELECT data FROM t_Events WHERE record_id <> '99' ORDER BY +record_id").unwrap();
+        let stored: Vec<Option<String>> = stored.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(stored.len(), kept.len());
+        assert!(stored.iter().all(|data| kept.contains(data)), "as it came: {stored:?}");
+    }
+    // An event under another's name stays refused.
+    let node = &mut cluster.nodes[0];
+    let frame = wire::encode(&Message::Feed(Feed {
+        origin: node_id(9),
+        pieces: vec![piece(count + 2, count + 2, vec![of(50, &row(50))])],
+        layouts: vec![shape.clone()],
+        before: None,
+    }));
+    let at = node.at();
+    node.replica().handle(Input::Feed { subject: node_id(8), frame: frame.into() }, at);
+    node.run();
+    assert_eq!(node.replica().store().durable().vector.of(node_id(9)), count + 1);
+    // Whoever says something of such a record again ends it.
+    let again =
+        (1..=10).map(|id| Event { timestamp: now.plus(Duration::from_millis(1)), ..of(id, &row(id)) }).collect();
+    cluster.nodes[0].feed(node_id(9), vec![piece(count + 2, count + 1 + count, again)], vec![shape]);
+    cluster.settle();
+    cluster.all_say("SELECT id AS v FROM t ORDER BY id", "1,2,3,4,5,6,7,8,9,10,99");
+    cluster.all_say("SELECT event AS v FROM _rowcast_parked", "");
 }
 
 fn parked_event(node: &Node) -> String {
