@@ -29,6 +29,10 @@ sim *args:
 sim-long seeds="100000" from="0":
     cargo run --quiet --locked --profile sim -p rowcast-sim -- --seeds {{ seeds }} --from {{ from }}
 
+# Micro-benchmarks of the hot path: `just micro`, or `just micro apply`. Compare figures of one run only.
+micro *args:
+    cargo bench --locked -p rowcast --bench hot -- {{ args }}
+
 # Kill, stop and cut off real processes under load, long: 1,000 cycles, 25 replicas, a partition of a minute.
 chaos cycles="1000" *args: _nats-server
     ROWCAST_CHAOS_CYCLES={{ cycles }} ROWCAST_CHAOS_REPLICAS=25 ROWCAST_CHAOS_PARTITION=60 cargo test --locked -p rowcast-tests --test it -- --nocapture --test-threads 1 chaos:: {{ args }}
