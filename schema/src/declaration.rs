@@ -7,6 +7,7 @@
 mod check;
 mod describe;
 mod history;
+mod migrations;
 mod parse;
 mod problem;
 mod references;

@@ -8,7 +8,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    Declaration, TableDeclaration, Triggers, is_event_table, is_event_table_of, one_line, references, shown, suggestion,
+    Declaration, TableDeclaration, Triggers, is_event_table, is_event_table_of, migrations, one_line, references,
+    shown, suggestion,
 };
 use crate::event_table;
 use crate::table::{Refusal, Table, Term, Unique};
@@ -122,7 +123,7 @@ pub(super) fn refusals(table: &Table, excluded: &[String], tables: &[Table]) -> 
 /// What is worth knowing about a table that can be replicated. `unreplicated` tells of tables that stay on their node.
 fn warnings(table: &Table, declared: &TableDeclaration, unreplicated: impl Fn(&String) -> bool) -> Vec<Refusal> {
     let excluded = &declared.exclude;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Refusal> = migrations::stays(table).into_iter().collect();
     if table.has_integer_key() {
         warnings.push(integer_key());
     }
@@ -284,6 +285,7 @@ mod tests {
                         .to_owned();
             }),
             with("Genre", |_| ()),
+            with("alembic_version", |_| ()),
             with("Album", |table| {
                 table.uniques = vec![
                     unique(vec![column(1), Term::Expression("lower(note)".to_owned(), "BINARY".to_owned())]),
@@ -292,7 +294,10 @@ mod tests {
                 table.sql = "CREATE TABLE Album (id REFERENCES Nowhere, email REFERENCES album)".to_owned();
             }),
         ];
-        insta::assert_snapshot!(found("[tables.Track]\n[tables.Genre]\nenabled = false\n[tables.Album]", &tables));
+        insta::assert_snapshot!(found(
+            "[tables.Track]\n[tables.Genre]\nenabled = false\n[tables.Album]\n[tables.alembic_version]",
+            &tables
+        ));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::check::refusals;
 use super::{Capture, Conflict, Declaration, Finding, History, TableDeclaration, Triggers};
-use super::{is_event_table, one_line, reserved, shown, toml_key, toml_string};
+use super::{is_event_table, migrations, one_line, reserved, shown, toml_key, toml_string};
 use crate::table::{Kind, Refusal, Table};
 
 /// The widest comment line.
@@ -39,7 +39,10 @@ pub fn describe(service: &str, tables: &[Table]) -> Description {
             parts.push(table.name.clone());
             continue;
         }
-        let refusals = refusals(table, &[], tables);
+        let mut refusals = refusals(table, &[], tables);
+        if refusals.is_empty() {
+            refusals.extend(migrations::stays(table));
+        }
         if refusals.is_empty() {
             body.push_str(&format!("\n[tables.{}]\n", toml_key(&table.name)));
             included.push(table.name.clone());
@@ -179,6 +182,7 @@ mod tests {
             of_kind("search_data", Kind::Shadow),
             of_kind("search_idx", Kind::Shadow),
             of_kind("newest", Kind::View),
+            integer_key("django_migrations"),
             Table { key: Vec::new(), ..plain("evil\n[tables.hidden]\n#") },
             plain("Order"),
             plain("Order_Events"),
@@ -190,7 +194,7 @@ mod tests {
         insta::assert_snapshot!(description.toml);
         assert_eq!(description.included, ["Album", "Größe \"x\"", "order lines", "Order_Events", "Track"]);
         let left_out: Vec<_> = description.left_out.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(left_out, ["audit", "evil\n[tables.hidden]\n#", "newest", "Order", "search"]);
+        assert_eq!(left_out, ["audit", "django_migrations", "evil\n[tables.hidden]\n#", "newest", "Order", "search"]);
         assert_eq!(description.parts, ["search_data", "search_idx"]);
         let warned: Vec<_> = description.warnings.iter().map(|warning| warning.table.as_str()).collect();
         assert_eq!(warned, ["Album", "order lines", "Track"]);

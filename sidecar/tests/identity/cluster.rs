@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::common::{answer, declaration, options, service};
+use super::stage::{answer, declaration, options, service};
 
 // The wall clock here is weeks ahead of that of the triggers: with a history of a time events would be old at once.
 pub(crate) const TOML: &str = "service = \"s\"\n[defaults]\nhistory = \"forever\"\n[tables.t]\n[tables.u]\n";

@@ -8,8 +8,8 @@
 
 mod clocks;
 mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod random;
 mod restored;
 mod twins;

@@ -8,8 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod compare;
 mod found;
 mod kinds;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use rowcast::replica::Input;
 use rusqlite::Connection;
 
-use self::common::{declaration, service};
+use self::stage::{declaration, service};
 use self::compare::{Rows, difference, folded, rows, run, written_rows};
 use self::kinds::Kinds;
 use self::node::Node;

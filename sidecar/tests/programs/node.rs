@@ -11,7 +11,7 @@ use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
 use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
 
-use super::common::{self, options};
+use super::stage::{self, options};
 
 /// Pieces of work after which a node that still has some is stuck.
 const WORK_MAX: usize = 10_000;
@@ -101,6 +101,6 @@ impl Node {
 
     /// What it answers to a request.
     pub(crate) fn answer(&self, request: &Request) -> Vec<u8> {
-        common::answer(&self.path, &self.declaration, request)
+        stage::answer(&self.path, &self.declaration, request)
     }
 }

@@ -8,7 +8,7 @@ use rowcast::replica::{Input, Output, Worked};
 use rusqlite::types::Value;
 
 use super::Node;
-use super::common::{answer, declaration};
+use super::stage::{answer, declaration};
 
 /// Nodes of one service.
 pub(crate) struct Cluster {

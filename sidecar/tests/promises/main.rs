@@ -6,8 +6,8 @@
 
 mod claims;
 mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod conflict;
 mod crash;
 mod digest;
@@ -41,8 +41,8 @@ use rowcast_schema::layout::Layout;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-pub(crate) use self::common::declaration;
-use self::common::{options, service};
+pub(crate) use self::stage::declaration;
+use self::stage::{options, service};
 
 /// A node and its service.
 pub(crate) struct Node {

@@ -4,8 +4,8 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod compaction;
 mod expulsion;
 
@@ -18,7 +18,7 @@ use rowcast::position::NodeId;
 use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
 use rusqlite::Connection;
 
-use self::common::{answer, declaration, options, service};
+use self::stage::{answer, declaration, options, service};
 
 pub(crate) const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
