@@ -55,7 +55,8 @@ pub const CREATE: [&str; 11] = [
   layout INTEGER PRIMARY KEY NOT NULL,
   table_name TEXT NOT NULL,
   columns TEXT NOT NULL,      -- JSON list of names
-  key TEXT NOT NULL           -- JSON list of places in columns
+  key TEXT NOT NULL,          -- JSON list of places in columns
+  here INTEGER NOT NULL DEFAULT 0 -- 1: the table in this database has it, or had it once
 )",
     "CREATE TABLE IF NOT EXISTS _rowcast_parked (
   event TEXT PRIMARY KEY NOT NULL, -- id in its event table, where processed = 0

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rowcast_schema::layout::LayoutId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -44,6 +45,8 @@ pub struct Presence {
     pub members: Vec<NodeId>,
     /// Whom it takes nothing from any more, and whether they are expelled.
     pub lost: Vec<(NodeId, bool)>,
+    /// The layouts of its replicated tables.
+    pub layouts: Vec<LayoutId>,
 }
 
 /// Another node.

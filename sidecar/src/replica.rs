@@ -14,6 +14,7 @@
 mod again;
 mod identity;
 mod intake;
+mod layouts;
 mod load;
 mod pause;
 mod presence;

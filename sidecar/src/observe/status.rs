@@ -185,7 +185,20 @@ pub struct Table {
     pub events: u64,
     /// Events that are stored but not applied.
     pub parked: u64,
-    /// Columns that events carry and the table here does not have yet.
+    /// Columns that the table has on another node and here not yet: what events say of them waits.
+    pub missing_columns: Vec<String>,
+    /// The sets of columns that it has or had on any node, as far as they are known here; at most 50.
+    pub layouts: Vec<Layout>,
+}
+
+/// The columns of a table on some node, at some time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// Its number, as in the column `layout` of the event tables. It is the same on every node.
+    pub layout: String,
+    /// The nodes whose table has it now, as far as they were heard.
+    pub nodes: Vec<String>,
+    /// Its columns that the table here never had: a migration that has not reached this node.
     pub missing_columns: Vec<String>,
 }
 

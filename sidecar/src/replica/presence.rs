@@ -44,6 +44,7 @@ impl Replica {
             stamp: if sure && durable.open_group.is_none() { durable.clock.last() } else { Timestamp::default() },
             members,
             lost,
+            layouts: self.layouts_here(),
         };
         self.outputs.push_back(Output::Presence(wire::encode(&Message::Presence(presence))));
     }

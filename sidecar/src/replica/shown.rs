@@ -231,14 +231,6 @@ impl Replica {
         self.members.iter().map(member).collect()
     }
 
-    /// Columns that the newest events carry and the table here does not have: a migration has not reached this node.
-    fn missing_columns(&self, table: &Replicated) -> Vec<String> {
-        let Some(shape) = &table.shape else { return Vec::new() };
-        let at = self.facts.events.iter().position(|(name, _)| *name == table.name);
-        let columns = at.and_then(|at| self.facts.columns.get(at)).map(Vec::as_slice).unwrap_or_default();
-        columns.iter().filter(|column| shape.table.column(column).is_none()).cloned().collect()
-    }
-
     fn parked_by_reason(&self) -> BTreeMap<String, u64> {
         let mut reasons = BTreeMap::new();
         for (_, reason, count) in &self.facts.parked_counts {
@@ -260,6 +252,7 @@ impl Replica {
             events: events(&table.name),
             parked: parked(&table.name),
             missing_columns: self.missing_columns(table),
+            layouts: self.shown_layouts(table),
         };
         self.store.tables().iter().map(table).collect()
     }

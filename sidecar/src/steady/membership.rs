@@ -375,6 +375,7 @@ mod tests {
             stamp: Timestamp(100 + i64::try_from(position).unwrap()),
             members: Vec::new(),
             lost: lost.iter().map(|&(id, expelled)| (node(id), expelled)).collect(),
+            layouts: Vec::new(),
         }
     }
 

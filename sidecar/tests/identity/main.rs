@@ -8,9 +8,9 @@
 
 mod clocks;
 mod cluster;
-#[path = "../stage/mod.rs"]
-mod stage;
 mod random;
 mod restored;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod twins;
 mod waiting;

@@ -8,8 +8,6 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../stage/mod.rs"]
-mod stage;
 mod compare;
 mod found;
 mod kinds;
@@ -18,6 +16,8 @@ mod node;
 #[expect(dead_code, unreachable_pub, reason = "shared; not all of it is used here")]
 mod random;
 mod schema;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod statements;
 mod values;
 
@@ -28,12 +28,12 @@ use std::time::Duration;
 use rowcast::replica::Input;
 use rusqlite::Connection;
 
-use self::stage::{declaration, service};
 use self::compare::{Rows, difference, folded, rows, run, written_rows};
 use self::kinds::Kinds;
 use self::node::Node;
 use self::random::Random;
 use self::schema::Schema;
+use self::stage::{declaration, service};
 use self::statements::Step;
 
 /// How many run where nobody says otherwise.

@@ -6,8 +6,6 @@
 
 mod claims;
 mod cluster;
-#[path = "../stage/mod.rs"]
-mod stage;
 mod conflict;
 mod crash;
 mod digest;
@@ -24,6 +22,8 @@ mod schema_change;
 mod schema_random;
 mod schema_rules;
 mod service_triggers;
+#[path = "../stage/mod.rs"]
+mod stage;
 mod unique;
 
 use std::path::PathBuf;

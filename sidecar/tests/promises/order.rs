@@ -92,6 +92,7 @@ fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
         stamp: node.at().wall,
         members: Vec::new(),
         lost: Vec::new(),
+        layouts: Vec::new(),
     }
 }
 

@@ -75,6 +75,43 @@ fn a_column_that_only_one_node_has_waits_on_the_other_and_the_others_writes_do_n
     cluster.all_say("SELECT a || d || b AS v FROM t", "22new");
 }
 
+/// What lacks a column is told where it is lacking, and as long as it is: not where a migration took it away, and not for ever
+/// because of old events.
+#[test]
+fn a_column_is_missing_only_where_a_migration_has_not_come_yet_and_not_where_it_went() {
+    let mut cluster = Cluster::ready(2, &toml(&["t"]), TABLE);
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('x', '1', '1')");
+    cluster.settle();
+    let missing = |cluster: &mut Cluster| {
+        let of = |node: &mut Node| {
+            node.tick(Duration::from_secs(2));
+            let at = node.at();
+            node.replica().status(at).tables.remove(0)
+        };
+        [0, 1].map(|at| of(&mut cluster.nodes[at])).map(|table| table.missing_columns)
+    };
+    let none: [Vec<String>; 2] = [vec![], vec![]];
+    cluster.nodes[0].sql("ALTER TABLE t RENAME COLUMN a TO c");
+    cluster.settle();
+    assert_eq!(missing(&mut cluster), [vec![], vec!["c".to_owned()]]);
+    let at = cluster.nodes[1].at();
+    let layouts = cluster.nodes[1].replica().status(at).tables.remove(0).layouts;
+    let newer: Vec<_> = layouts.iter().filter(|layout| !layout.missing_columns.is_empty()).collect();
+    assert_eq!((layouts.len(), newer.len()), (2, 1), "{layouts:?}");
+    assert_eq!((newer[0].nodes.len(), &newer[0].missing_columns[..]), (1, &["c".to_owned()][..]));
+    cluster.nodes[1].sql("ALTER TABLE t RENAME COLUMN a TO c");
+    cluster.settle();
+    assert_eq!(missing(&mut cluster), none);
+    // One that comes later knows the old events, and that nobody has their columns any more.
+    let mut joiner = Node::new(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, c TEXT, d TEXT)");
+    joiner.start(false);
+    cluster.nodes.push(joiner);
+    cluster.until("all are READY", |cluster| cluster.nodes.iter_mut().all(|node| node.replica().is_ready()));
+    cluster.settle();
+    cluster.nodes.rotate_right(1);
+    assert_eq!(missing(&mut cluster), none);
+}
+
 /// A column is renamed on node 0, both write, then on node 1. What node 1 wrote under the old name meanwhile is `late`.
 fn renamed(first: &str, second: &str, new_name: Option<&str>, old_name: Option<&str>, old_is_later: bool) -> String {
     let mut cluster = Cluster::ready(2, &toml(&["t"]), TABLE);

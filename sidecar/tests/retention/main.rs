@@ -4,10 +4,10 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../stage/mod.rs"]
-mod stage;
 mod compaction;
 mod expulsion;
+#[path = "../stage/mod.rs"]
+mod stage;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

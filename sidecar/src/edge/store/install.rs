@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
-use super::{drift, serve, state};
+use super::{drift, layouts, serve, state};
 
 pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
     connection.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")
@@ -184,6 +184,7 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
         return Ok(());
     }
     state::save_layout(connection, layout)?;
+    layouts::note_here(connection, layout.id)?;
     state::set_state(connection, &key, &layout.id.0.to_string())?;
     let want = drift::between(before.as_ref(), layout, schema_version(connection)?, rebuilt);
     drift::note(connection, &table.name, want)

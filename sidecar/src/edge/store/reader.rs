@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use rowcast_schema::declaration::Declaration;
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
+use rowcast_schema::layout::LayoutId;
 use rusqlite::Connection;
 
 use super::error::{Doing as _, DoingFile as _, Error};
+use super::layouts::KnownLayout;
 use super::serve::{self, Answer, Definitions, SnapshotPage};
 use super::{catalogue, identity, open, renewal};
 use crate::event::EventId;
@@ -37,8 +39,10 @@ pub struct Facts {
     pub journal_rows: u64,
     /// Per table, in the order of the declaration: name, newest event's rowid (close to the number of events).
     pub events: Vec<(String, u64)>,
-    /// Per table, in the same order: columns that the newest events have.
-    pub columns: Vec<Vec<String>>,
+    /// Per table, in the same order: who made the newest events, and in which layouts.
+    pub newest: Vec<Vec<(NodeId, LayoutId)>>,
+    /// The layouts that are known.
+    pub layouts: Vec<KnownLayout>,
     /// Parked events, at most twenty: event, table, record, reason, detail.
     pub parked: Vec<[String; 5]>,
     /// Per table and reason, how many events are parked; of very many, the first [`PARKED_COUNTED_MAX`] are counted.
@@ -116,12 +120,12 @@ impl Reader {
                 .connection
                 .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
                 .doing("count the journal")?;
-            let (mut events, mut columns) = (Vec::with_capacity(self.tables.len()), Vec::new());
+            let (mut events, mut newest) = (Vec::with_capacity(self.tables.len()), Vec::new());
             for table in &self.tables {
                 let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quoted(&event_table::name(table)));
                 let count = self.connection.query_row(&sql, [], |row| row.get(0)).doing("count the events")?;
                 events.push((table.clone(), count));
-                columns.push(self.newest_columns(table)?);
+                newest.push(self.newest_layouts(table)?);
             }
             let parked = self
                 .connection
@@ -145,21 +149,9 @@ impl Reader {
                     statement.query_map([PARKED_COUNTED_MAX], read)?.collect()
                 })
                 .doing("count the parked events")?;
-            Ok(Facts { journal_rows, events, columns, parked, parked_counts })
+            let layouts = self.layouts()?;
+            Ok(Facts { journal_rows, events, newest, layouts, parked, parked_counts })
         })
-    }
-
-    /// The columns of the newest events of a table, whoever made them.
-    fn newest_columns(&self, table: &str) -> Result<Vec<String>, Error> {
-        let sql = format!(
-            "SELECT DISTINCT names.value FROM _rowcast_layouts, json_each(columns) AS names WHERE layout IN
-             (SELECT layout FROM (SELECT layout FROM {} ORDER BY rowid DESC LIMIT 50))",
-            quoted(&event_table::name(table))
-        );
-        self.connection
-            .prepare_cached(&sql)
-            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-            .doing("look at the newest events")
     }
 
     /// Puts what was read onto the disk before another node sees it: it may have been committed a moment ago.

@@ -50,9 +50,17 @@ pub(crate) fn troubled() -> Status {
         events,
         parked,
         missing_columns: missing.iter().map(|column| (*column).to_owned()).collect(),
+        layouts: Vec::new(),
     };
     status.tables =
         vec![table("Playlist", "events", 18, 0, &[]), table("Track", "triggers", 3503, 23, &["Mood", "Tempo"])];
+    let layout = |layout: &str, node: &str, missing: &[&str]| Layout {
+        layout: layout.to_owned(),
+        nodes: vec![node.to_owned()],
+        missing_columns: missing.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    status.tables[1].layouts =
+        vec![layout("2649013723623865432", "c", &[]), layout("8049013723623865432", "a", &["Mood", "Tempo"])];
     status.counters = Counters {
         captured: 17,
         published: 17,
