@@ -8,7 +8,7 @@ use super::cluster::{Cells, Cluster};
 use super::random::Random;
 use super::toml;
 
-const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, n TEXT, old TEXT, gone TEXT);
+const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, n TEXT, old TEXT, gone TEXT, gap TEXT);
      CREATE TABLE other(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 
 /// What a migration does. Every node does all of them, each in its own order.
@@ -21,14 +21,18 @@ enum Step {
     Rename,
     Drop,
     Retype,
+    /// As Django makes a column NOT NULL: the copying statement fills it.
+    Tighten,
 }
 
-const STEPS: [Step; 6] =
-    [Step::AddPlain, Step::AddWithDefault, Step::AddConstant, Step::Rename, Step::Drop, Step::Retype];
+const STEPS: [Step; 7] =
+    [Step::AddPlain, Step::AddWithDefault, Step::AddConstant, Step::Rename, Step::Drop, Step::Retype, Step::Tighten];
 
 /// The migration as statements, by ALTER TABLE where SQLite can and chance says so, else by rebuilding.
 fn migration(step: Step, node: &Node, random: &mut Random) -> String {
     let alter = random.chance(1, 2);
+    // As Alembic copies a column of another type; the others copy it as it is.
+    let retyped = if alter { "CAST(t.n AS INTEGER)" } else { "n" };
     match step {
         Step::AddPlain if alter => "ALTER TABLE t ADD COLUMN plain TEXT;".into(),
         Step::AddPlain => rebuild(node, |columns| columns.push(("plain TEXT".into(), None))),
@@ -45,8 +49,14 @@ fn migration(step: Step, node: &Node, random: &mut Random) -> String {
         Step::Drop => rebuild(node, |columns| columns.retain(|(definition, _)| !definition.starts_with("gone "))),
         Step::Retype => rebuild(node, |columns| {
             for (definition, source) in columns.iter_mut().filter(|(definition, _)| definition.starts_with("n ")) {
-                *source = Some("n".into());
+                *source = Some(retyped.into());
                 *definition = "n INTEGER".into();
+            }
+        }),
+        Step::Tighten => rebuild(node, |columns| {
+            for (definition, source) in columns.iter_mut().filter(|(definition, _)| definition.starts_with("gap ")) {
+                *source = Some("coalesce(gap, 'none')".into());
+                *definition = "gap TEXT NOT NULL".into();
             }
         }),
     }
@@ -93,7 +103,10 @@ fn rebuild(node: &Node, change: impl FnOnce(&mut Vec<(String, Option<String>)>))
 fn write(node: &Node, random: &mut Random) -> String {
     let key = format!("k{}", random.below(8));
     let columns: Vec<String> = node.columns("t").into_iter().filter(|name| name != "id").collect();
+    let tight = "SELECT \"notnull\" FROM pragma_table_info('t') WHERE name = 'gap'";
+    let tight: bool = node.service.query_row(tight, [], |row| row.get(0)).unwrap();
     let value = |column: &str, random: &mut Random| match column {
+        "gap" if !tight && random.chance(1, 2) => "NULL".to_owned(),
         "n" => format!("'{}'", random.below(1000)),
         _ => format!("'v{}'", random.below(1_000_000)),
     };
@@ -196,6 +209,7 @@ fn folded(fold: BTreeMap<String, Cells>) -> BTreeMap<String, Cells> {
             ("plain", "null"),
             ("def", "\"d\""),
             ("con", "null"),
+            ("gap", "\"none\""),
         ] {
             let mut cell = cells.remove(column).unwrap_or_else(|| default.to_owned());
             if column == "n" {
