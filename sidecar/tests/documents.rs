@@ -10,9 +10,15 @@ use std::path::{Path, PathBuf};
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::bus::subject::Subjects;
-use rowcast::edge::store::Store;
+use rowcast::edge::store::{SnapshotPage, SnapshotRow, Store};
+use rowcast::event::{Event, Operation, Piece};
 use rowcast::flow::capture::announced::{self, Read};
+use rowcast::members::Presence;
+use rowcast::position::{NodeId, Vector};
+use rowcast::steady::digest::Entry;
+use rowcast::wire::Feed;
 use rowcast_schema::declaration::Declaration;
+use rowcast_schema::layout::Layout;
 use serde_json::Value as Json;
 
 fn root() -> PathBuf {
@@ -173,6 +179,79 @@ fn the_subjects_in_the_documents_are_those_of_the_code() {
     ];
     for subject in verbs.iter().chain(&others) {
         assert!(protocol.contains(&format!("`{subject}`")), "docs/protocol.md lacks the subject {subject}");
+    }
+}
+
+/// The names of a struct's fields, in their order.
+fn fields(value: &impl serde::Serialize) -> Vec<String> {
+    let text = serde_json::to_string(value).unwrap();
+    let Json::Object(object) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+    let mut names: Vec<String> = object.keys().cloned().collect();
+    names.sort_by_key(|name| text.find(&format!("\"{name}\":")));
+    names
+}
+
+/// The field names of a row of a table in a page: what stands before each colon, between semicolons.
+fn told(page: &str, row: &str) -> Vec<String> {
+    let line = page.lines().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("no row {row}"));
+    let cell = line.trim_end_matches('|').rsplit('|').next().unwrap();
+    cell.split(';').map(|field| field.split(':').next().unwrap().trim().to_owned()).collect()
+}
+
+#[test]
+fn the_fields_of_frames_in_the_protocol_are_those_of_the_code() {
+    let layout = Layout::new("t".into(), vec!["id".into()], vec![0]);
+    let event = Event {
+        table: String::new(),
+        operation: Operation::Delete,
+        record_id: String::new(),
+        data: None,
+        timestamp: Timestamp(1),
+        layout: layout.id,
+        changed: 0,
+    };
+    let piece = Piece { first: 1, group_last: 1, context: Vector::default(), events: Vec::new() };
+    let origin = NodeId("00000000-0000-0000-0000-000000000000".parse().unwrap());
+    let feed = Feed { origin, pieces: Vec::new(), layouts: Vec::new(), before: None };
+    let row = SnapshotRow { origin, sequence: 1, group_last: 1, processed: true, event: event.clone() };
+    let presence = Presence {
+        node: origin,
+        name: String::new(),
+        session: origin.0,
+        ready: false,
+        complete: false,
+        vector: Vector::default(),
+        fingerprints: Vec::new(),
+        forked: Vec::new(),
+        horizon: Vector::default(),
+        schema: String::new(),
+        clock: Timestamp(1),
+        ask: false,
+        stamp: Timestamp(1),
+        members: Vec::new(),
+        lost: Vec::new(),
+        layouts: Vec::new(),
+    };
+    let page = page("docs/protocol.md");
+    for (row, fields) in [
+        ("| 0 | Feed |", fields(&feed)),
+        ("| 1 | Presence |", fields(&presence)),
+        ("| 3 | Snapshot |", fields(&SnapshotPage::default())),
+        ("| piece |", fields(&piece)),
+        ("| event |", fields(&event)),
+        ("| layout |", fields(&layout)),
+        ("| row |", fields(&row)),
+        ("| entry |", fields(&Entry::absent("x"))),
+    ] {
+        assert_eq!(told(&page, row), fields, "docs/protocol.md, the row {row}");
+    }
+    let meanings = page.split("## Presence").nth(1).unwrap();
+    for field in fields(&presence) {
+        let is_told = meanings.lines().any(|line| {
+            let names = line.strip_prefix("| ").and_then(|rest| rest.split(" |").next());
+            names.is_some_and(|names| names.split(", ").any(|name| name == field))
+        });
+        assert!(is_told, "docs/protocol.md does not say what `{field}` of a presence means");
     }
 }
 

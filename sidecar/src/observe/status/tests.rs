@@ -44,23 +44,7 @@ pub(crate) fn troubled() -> Status {
         schema_matches,
     };
     status.members = vec![member("a", 1, State::Ready, true), member("b", 2, State::NotReady, false)];
-    let table = |name: &str, capture: &str, events, parked, missing: &[&str]| Table {
-        name: name.to_owned(),
-        capture: capture.to_owned(),
-        events,
-        parked,
-        missing_columns: missing.iter().map(|column| (*column).to_owned()).collect(),
-        layouts: Vec::new(),
-    };
-    status.tables =
-        vec![table("Playlist", "events", 18, 0, &[]), table("Track", "triggers", 3503, 23, &["Mood", "Tempo"])];
-    let layout = |layout: &str, node: &str, missing: &[&str]| Layout {
-        layout: layout.to_owned(),
-        nodes: vec![node.to_owned()],
-        missing_columns: missing.iter().map(|column| (*column).to_owned()).collect(),
-    };
-    status.tables[1].layouts =
-        vec![layout("2649013723623865432", "c", &[]), layout("8049013723623865432", "a", &["Mood", "Tempo"])];
+    status.tables = tables();
     status.counters = Counters {
         captured: 17,
         published: 17,
@@ -82,6 +66,25 @@ pub(crate) fn troubled() -> Status {
         reason: "a UNIQUE value is held by another record".to_owned(),
     }];
     status
+}
+
+fn tables() -> Vec<Table> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let layout = |layout: &str, node: &str, missing: &[&str]| Layout {
+        layout: layout.to_owned(),
+        nodes: words(&[node]),
+        missing_columns: words(missing),
+    };
+    let table = |name: &str, capture: &str, events, parked, layouts: Vec<Layout>| Table {
+        name: name.to_owned(),
+        capture: capture.to_owned(),
+        events,
+        parked,
+        missing_columns: layouts.iter().flat_map(|layout| layout.missing_columns.clone()).collect(),
+        layouts,
+    };
+    let layouts = vec![layout("2649013723623865432", "c", &[]), layout("8049013723623865432", "a", &["Mood", "Tempo"])];
+    vec![table("Playlist", "events", 18, 0, Vec::new()), table("Track", "triggers", 3503, 23, layouts)]
 }
 
 #[test]
