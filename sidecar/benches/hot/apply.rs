@@ -19,13 +19,24 @@ const BEFORE: u64 = 20_000;
 const ORIGIN: NodeId = NodeId(Uuid::from_u128(1));
 
 /// A node that takes what an author says.
-struct Receiver {
-    node: Node,
+pub(crate) struct Receiver {
+    pub(crate) node: Node,
     next: Sequence,
 }
 
+/// All of the frames come before what they bring is applied, a turn of the node's thread at a time.
+pub(crate) fn flood_in(receiver: &mut Receiver, frames: &[Bytes]) {
+    for part in frames.chunks(64) {
+        let at = receiver.node.at();
+        for frame in part {
+            receiver.node.replica.handle(Input::Feed { subject: ORIGIN, frame: frame.clone() }, at);
+        }
+        receiver.node.work();
+    }
+}
+
 impl Receiver {
-    fn new(before: u64) -> Self {
+    pub(crate) fn new(before: u64) -> Self {
         let mut receiver = Self { node: Node::new(true), next: 1 };
         for first in (0..before).step_by(500) {
             let frame = receiver.frame(first..first + 500, 0);
@@ -34,14 +45,14 @@ impl Receiver {
         receiver
     }
 
-    fn frame(&mut self, rows: impl IntoIterator<Item = u64>, round: u64) -> Bytes {
+    pub(crate) fn frame(&mut self, rows: impl IntoIterator<Item = u64>, round: u64) -> Bytes {
         let piece = rows::group(self.next, rows, round);
         self.next = piece.last() + 1;
         let layouts = vec![rows::layout()];
         wire::encode(&Message::Feed(Feed { origin: ORIGIN, pieces: vec![piece], layouts, before: None })).into()
     }
 
-    fn take(&mut self, frame: Bytes) {
+    pub(crate) fn take(&mut self, frame: Bytes) {
         let at = self.node.at();
         self.node.replica.handle(Input::Feed { subject: ORIGIN, frame }, at);
         self.node.work();
@@ -88,13 +99,7 @@ fn flood(bencher: Bencher<'_, '_>, count: u64) {
             (receiver, frames)
         })
         .bench_local_refs(|(receiver, frames)| {
-            for part in frames.chunks(64) {
-                let at = receiver.node.at();
-                for frame in part {
-                    receiver.node.replica.handle(Input::Feed { subject: ORIGIN, frame: frame.clone() }, at);
-                }
-                receiver.node.work();
-            }
+            flood_in(receiver, frames);
             assert_eq!(receiver.node.count(), count);
         });
 }

@@ -34,6 +34,7 @@ mod replicated;
 mod roster;
 mod rows;
 mod serve;
+mod shelf;
 mod state;
 mod tx;
 mod uninstall;

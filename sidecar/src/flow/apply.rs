@@ -154,6 +154,8 @@ impl<'t, 'a> Applier<'t, 'a> {
             tracing::warn!(event = %id, table = event.table, "kept an event of a table that is not declared here");
             return self.tx.insert_stray(id, group_last, event);
         };
+        // Before it is stored: of a record that is new the index then has nothing, and no event needs to be read.
+        let held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
         // Marked as applied when it is stored, since it nearly always is: a mark that is set later writes the event twice.
         let processed = self.sees_all(table);
         let stored = self.tx.insert_event(&Place { id, group_last, table, processed }, event)?;
@@ -165,7 +167,6 @@ impl<'t, 'a> Applier<'t, 'a> {
             }
             self.tx.set_processed(table, id, processed)?;
         }
-        let held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
         self.place(table, Arriving { id, event, context, held })
     }
 

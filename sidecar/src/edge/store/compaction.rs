@@ -115,7 +115,7 @@ impl Tx<'_> {
                 };
                 statement.query_map((record_id, timestamp.0, limit), row)?.collect()
             })
-            .doing(doing())?;
+            .doing_with(doing)?;
         let mut kept = Vec::with_capacity(rows.len());
         for (timestamp, origin, sequence, operation, layout, processed) in rows {
             let version = Version {

@@ -202,13 +202,13 @@ fn pages(connection: &Connection, table: &str, records: &[String]) -> Result<ser
          FROM {events} WHERE record_id = ?1 ORDER BY timestamp DESC, source_node_id DESC"
     );
     let doing = || format!("read the events of records of `{table}`");
-    let mut statement = connection.prepare_cached(&sql).doing(doing())?;
+    let mut statement = connection.prepare_cached(&sql).doing_with(doing)?;
     for record in records.iter().take(limits::DIGEST_LOOK_MAX) {
-        let mut rows = statement.query([record]).doing(doing())?;
+        let mut rows = statement.query([record]).doing_with(doing)?;
         let mut known = serve::Record::default();
-        while let Some(row) = rows.next().doing(doing())? {
+        while let Some(row) = rows.next().doing_with(doing)? {
             let (id, event, group_last) = serve::event_of(row, table)?;
-            let processed: bool = row.get(9).doing(doing())?;
+            let processed: bool = row.get(9).doing_with(doing)?;
             if id.sequence <= page.vector.of(id.origin) && known.needs(&event, processed) {
                 serve::keep_layout(connection, &mut page.layouts, event.layout)?;
                 serve::keep_context(connection, &mut page.contexts, id)?;
@@ -324,12 +324,12 @@ impl Tx<'_> {
     fn sources(&mut self, table: &Replicated, shape: &Shape, id: &str) -> Result<Sources, Error> {
         let doing = || format!("read the events of `{}` {id}", table.name);
         let connection = self.connection;
-        let mut statement = connection.prepare_cached(&table.events.history).doing(doing())?;
-        let mut rows = statement.query([id]).doing(doing())?;
+        let mut statement = connection.prepare_cached(&table.events.history).doing_with(doing)?;
+        let mut rows = statement.query([id]).doing_with(doing)?;
         let mut found = Sources { ids: Vec::new(), newest: Default::default(), deleted: false, events: 0 };
         let mut missing: Vec<&str> = shape.layout.columns.iter().map(String::as_str).collect();
         let mut hash = Hash::default();
-        while let Some(row) = rows.next().doing(doing())? {
+        while let Some(row) = rows.next().doing_with(doing)? {
             let (event_id, event, _) = serve::event_of(row, &table.name)?;
             if found.ids.is_empty() {
                 found.newest = event.timestamp;

@@ -120,11 +120,18 @@ impl Error {
 /// Says what was being done when SQLite said no.
 pub(super) trait Doing<T> {
     fn doing(self, what: impl Into<String>) -> Result<T, Error>;
+
+    /// The same, where the words are made only if SQLite said no: on the way of every row they would cost more than it does.
+    fn doing_with(self, what: impl FnOnce() -> String) -> Result<T, Error>;
 }
 
 impl<T> Doing<T> for rusqlite::Result<T> {
     fn doing(self, what: impl Into<String>) -> Result<T, Error> {
         self.map_err(|source| Error::Sqlite { doing: what.into(), source })
+    }
+
+    fn doing_with(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Sqlite { doing: what(), source })
     }
 }
 

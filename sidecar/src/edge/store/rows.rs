@@ -27,19 +27,20 @@ impl Tx<'_> {
             .and_then(|mut statement| {
                 statement.query_row(params_from_iter(key.iter().map(Bound)), |row| cells(row, shape)).optional()
             })
-            .doing(format!("read a row of `{}`", shape.table.name))
+            .doing_with(|| format!("read a row of `{}`", shape.table.name))
     }
 
     /// Rows after `key` in key order; `None` begins at the start.
     pub fn rows_after(&self, shape: &Shape, key: Option<&[Value]>, limit: usize) -> Result<Vec<Vec<Value>>, Error> {
         let doing = || format!("read the rows of `{}`", shape.table.name);
         let sql = if key.is_some() { &shape.scan_after } else { &shape.scan };
-        let mut statement = self.connection.prepare_cached(sql).doing(doing())?;
-        let mut rows = statement.query(params_from_iter(key.unwrap_or_default().iter().map(Bound))).doing(doing())?;
+        let mut statement = self.connection.prepare_cached(sql).doing_with(doing)?;
+        let mut rows =
+            statement.query(params_from_iter(key.unwrap_or_default().iter().map(Bound))).doing_with(doing)?;
         let mut found = Vec::new();
         while found.len() < limit {
-            match rows.next().doing(doing())? {
-                Some(row) => found.push(cells(row, shape).doing(doing())?),
+            match rows.next().doing_with(doing)? {
+                Some(row) => found.push(cells(row, shape).doing_with(doing)?),
                 None => break,
             }
         }
@@ -77,7 +78,7 @@ impl Tx<'_> {
         let result = shape
             .triggers
             .set(self.connection)
-            .and_then(|()| self.connection.prepare_cached(sql))
+            .and_then(|()| self.statement(sql))
             .and_then(|mut statement| statement.execute(params_from_iter(bound.map(Bound))));
         match result {
             Ok(_) => Ok(Written::Done),
@@ -114,7 +115,7 @@ impl Tx<'_> {
                 Holders::Query(sql) => self.keys(shape, sql, cells),
                 Holders::Probe(sql) => self.probe(shape, sql, cells),
             };
-            for key in found.doing(format!("find who holds a UNIQUE value of `{}`", shape.table.name))? {
+            for key in found.doing_with(|| format!("find who holds a UNIQUE value of `{}`", shape.table.name))? {
                 if shape.record_id_of_key(&key) != own && !holders.contains(&key) {
                     holders.push(key);
                 }
@@ -162,7 +163,7 @@ impl Tx<'_> {
             .set(self.connection)
             .and_then(|()| self.connection.prepare_cached(&shape.delete))
             .and_then(|mut statement| statement.execute(params_from_iter(key.iter().map(Bound))))
-            .doing(format!("delete a row of `{}`", shape.table.name))
+            .doing_with(|| format!("delete a row of `{}`", shape.table.name))
             .map(drop)
     }
 }

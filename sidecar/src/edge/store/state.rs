@@ -24,7 +24,7 @@ impl Tx<'_> {
                  ON CONFLICT (origin) DO UPDATE SET position = excluded.position, timestamp = max(timestamp, excluded.timestamp)",
             )
             .and_then(|mut statement| statement.execute((origin.to_string(), signed(position), timestamp.0)))
-            .doing(format!("move the position of {origin}"))
+            .doing_with(|| format!("move the position of {origin}"))
             .map(drop)
     }
 
@@ -33,7 +33,7 @@ impl Tx<'_> {
         self.connection
             .prepare_cached("UPDATE _rowcast_positions SET horizon = max(horizon, ?2) WHERE origin = ?1")
             .and_then(|mut statement| statement.execute((origin.to_string(), signed(horizon))))
-            .doing(format!("move the horizon of {origin}"))?;
+            .doing_with(|| format!("move the horizon of {origin}"))?;
         self.durable.horizon.raise(origin, horizon);
         Ok(())
     }
@@ -106,7 +106,7 @@ impl Tx<'_> {
     pub fn create_table(&mut self, name: &str, statements: &[String]) -> Result<(), Error> {
         definition::check(name, statements)?;
         for sql in statements {
-            self.connection.execute(sql, []).doing(format!("make table `{name}`"))?;
+            self.connection.execute(sql, []).doing_with(|| format!("make table `{name}`"))?;
         }
         Ok(())
     }
@@ -116,14 +116,14 @@ pub(super) fn state(connection: &Connection, key: &str) -> Result<Option<String>
     connection
         .prepare_cached("SELECT value FROM _rowcast_state WHERE key = ?1")
         .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
-        .doing(format!("read the state `{key}`"))
+        .doing_with(|| format!("read the state `{key}`"))
 }
 
 pub(super) fn set_state(connection: &Connection, key: &str, value: &str) -> Result<(), Error> {
     connection
         .prepare_cached("INSERT INTO _rowcast_state (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
         .and_then(|mut statement| statement.execute([key, value]))
-        .doing(format!("write the state `{key}`"))
+        .doing_with(|| format!("write the state `{key}`"))
         .map(drop)
 }
 

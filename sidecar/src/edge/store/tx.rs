@@ -14,6 +14,7 @@ use rusqlite::{Connection, Row};
 use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Shape, Tables};
+use super::shelf::{AtHand, Shelf};
 use super::{Durable, serve, state};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Operation, Version};
@@ -25,6 +26,7 @@ pub struct Tx<'a> {
     tables: &'a Tables,
     pub(super) pending: &'a [Pending],
     layouts: HashMap<LayoutId, Arc<Layout>>,
+    at_hand: Shelf<'a>,
     /// Positions, clock and numbering as this transaction leaves them: kept if it commits.
     pub durable: Durable,
 }
@@ -81,6 +83,7 @@ pub struct Place<'a> {
     /// Whether it is applied at once.
     pub processed: bool,
 }
+
 impl<'a> Tx<'a> {
     pub(super) fn new(
         connection: &'a Connection,
@@ -88,11 +91,16 @@ impl<'a> Tx<'a> {
         pending: &'a [Pending],
         durable: Durable,
     ) -> Self {
-        Self { connection, tables, pending, layouts: HashMap::new(), durable }
+        Self { connection, tables, pending, layouts: HashMap::new(), at_hand: Shelf::default(), durable }
     }
 
     pub(super) fn into_durable(self) -> Durable {
         self.durable
+    }
+
+    /// A statement that is needed for nearly every row.
+    pub(super) fn statement(&self, sql: &str) -> rusqlite::Result<AtHand<'_, 'a>> {
+        self.at_hand.take(self.connection, sql)
     }
 
     /// The replicated tables. They do not change within a transaction.
@@ -103,8 +111,7 @@ impl<'a> Tx<'a> {
     pub fn insert_event(&self, place: &Place<'_>, event: &Event) -> Result<bool, Error> {
         let id = place.id.to_string();
         let inserted = self
-            .connection
-            .prepare_cached(&place.table.events.insert)
+            .statement(&place.table.events.insert)
             .and_then(|mut statement| {
                 statement.execute(rusqlite::params![
                     id,
@@ -120,7 +127,7 @@ impl<'a> Tx<'a> {
                     signed(place.group_last),
                 ])
             })
-            .doing(format!("store event {id}"))?;
+            .doing_with(|| format!("store event {id}"))?;
         Ok(inserted == 1)
     }
 
@@ -150,15 +157,15 @@ impl<'a> Tx<'a> {
         counts: impl Fn(EventId) -> bool,
     ) -> Result<Option<Newest>, Error> {
         let doing = || format!("find the newest event of `{}` {record_id}", table.name);
-        let mut statement = self.connection.prepare_cached(&table.events.newest).doing(doing())?;
-        let mut rows = statement.query([record_id]).doing(doing())?;
+        let mut statement = self.statement(&table.events.newest).doing_with(doing)?;
+        let mut rows = statement.query([record_id]).doing_with(doing)?;
         let mut newest: Option<Newest> = None;
-        while let Some(row) = rows.next().doing(doing())? {
-            let timestamp = Timestamp(row.get(0).doing(doing())?);
+        while let Some(row) = rows.next().doing_with(doing)? {
+            let timestamp = Timestamp(row.get(0).doing_with(doing)?);
             if newest.is_some_and(|newest| timestamp < newest.version.timestamp) {
                 break;
             }
-            let processed: bool = row.get(5).doing(doing())?;
+            let processed: bool = row.get(5).doing_with(doing)?;
             if !processed && self.durable.parked == 0 {
                 continue;
             }
@@ -182,10 +189,10 @@ impl<'a> Tx<'a> {
     pub fn content(&mut self, table: &Replicated, shape: &Shape, record_id: &str) -> Result<Option<Content>, Error> {
         let doing = || format!("read the events of `{}` {record_id}", table.name);
         let connection = self.connection;
-        let mut statement = connection.prepare_cached(&table.events.history).doing(doing())?;
-        let mut rows = statement.query([record_id]).doing(doing())?;
+        let mut statement = connection.prepare_cached(&table.events.history).doing_with(doing)?;
+        let mut rows = statement.query([record_id]).doing_with(doing)?;
         let mut content: Option<Content> = None;
-        while let Some(row) = rows.next().doing(doing())? {
+        while let Some(row) = rows.next().doing_with(doing)? {
             let (id, event, _) = serve::event_of(row, &table.name)?;
             let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
             // Under another primary key the same words named another record.
@@ -228,9 +235,9 @@ impl<'a> Tx<'a> {
     /// The event with that identity.
     pub fn event(&self, table: &Replicated, id: EventId) -> Result<Option<(Event, Sequence)>, Error> {
         let doing = || format!("read event {id}");
-        let mut statement = self.connection.prepare_cached(&table.events.by_id).doing(doing())?;
-        let mut rows = statement.query([id.to_string()]).doing(doing())?;
-        match rows.next().doing(doing())? {
+        let mut statement = self.connection.prepare_cached(&table.events.by_id).doing_with(doing)?;
+        let mut rows = statement.query([id.to_string()]).doing_with(doing)?;
+        match rows.next().doing_with(doing)? {
             Some(row) => serve::event_of(row, &table.name).map(|(_, event, group_last)| Some((event, group_last))),
             None => Ok(None),
         }
@@ -241,7 +248,7 @@ impl<'a> Tx<'a> {
         self.connection
             .prepare_cached(&table.events.is_staged)
             .and_then(|mut statement| statement.exists([id.to_string()]))
-            .doing(format!("look at event {id}"))
+            .doing_with(|| format!("look at event {id}"))
     }
 
     /// Marks an event as applied, or not.
@@ -249,7 +256,7 @@ impl<'a> Tx<'a> {
         self.connection
             .prepare_cached(&table.events.set_processed)
             .and_then(|mut statement| statement.execute((id.to_string(), processed)))
-            .doing(format!("mark event {id}"))
+            .doing_with(|| format!("mark event {id}"))
             .map(drop)
     }
 
@@ -264,7 +271,7 @@ impl<'a> Tx<'a> {
         self.connection
             .prepare_cached(&table.events.set_range_processed)
             .and_then(|mut statement| statement.execute((first, last, self.durable.parked > 0)))
-            .doing(format!("mark the staged events of `{}`", table.name))
+            .doing_with(|| format!("mark the staged events of `{}`", table.name))
             .map(drop)
     }
 
@@ -278,13 +285,13 @@ impl<'a> Tx<'a> {
     ) -> Result<Vec<Staged>, Error> {
         let doing = || format!("read the staged events of `{}`", table.name);
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        let mut statement = self.connection.prepare_cached(&table.events.staged).doing(doing())?;
-        let mut rows = statement.query([first, last]).doing(doing())?;
+        let mut statement = self.connection.prepare_cached(&table.events.staged).doing_with(doing)?;
+        let mut rows = statement.query([first, last]).doing_with(doing)?;
         let mut found = Vec::with_capacity(limit);
         while found.len() < limit {
-            let Some(row) = rows.next().doing(doing())? else { break };
+            let Some(row) = rows.next().doing_with(doing)? else { break };
             let (id, event, _) = serve::event_of(row, &table.name)?;
-            found.push(Staged { id, event, contested: row.get("contested").doing(doing())? });
+            found.push(Staged { id, event, contested: row.get("contested").doing_with(doing)? });
         }
         Ok(found)
     }
@@ -297,7 +304,7 @@ impl<'a> Tx<'a> {
             .and_then(|mut statement| {
                 statement.query_map((after.unwrap_or_default(), limit), |row| row.get(0))?.collect()
             })
-            .doing(format!("list the records of `{}`", table.name))
+            .doing_with(|| format!("list the records of `{}`", table.name))
     }
 
     /// Stores an event of a table that is not declared here, for the day when it is.
