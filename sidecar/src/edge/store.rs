@@ -29,6 +29,7 @@ mod open;
 pub mod operator;
 mod parked;
 mod reader;
+mod references;
 mod renewal;
 mod replicated;
 mod roster;

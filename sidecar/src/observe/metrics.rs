@@ -87,6 +87,7 @@ metrics! { GAUGES: Gauge {
     MEMBERS_READY = "rowcast_members_ready" [Unit::Count], "Other nodes that say they are READY.";
     TABLE_EVENTS = "rowcast_table_events" [Unit::Count], "Events kept of a table; label table.";
     TABLE_PARKED = "rowcast_table_parked" [Unit::Count], "Events of a table that are stored but not applied; label table.";
+    TABLE_DANGLING = "rowcast_table_dangling" [Unit::Count], "Rows of a table that refer by a foreign key to a row that is not here; label table.";
     UNREPAIRED = "rowcast_diverged_records" [Unit::Count], "Records that are known to be damaged here and are not mended.";
     PARKED_NOW = "rowcast_parked" [Unit::Count], "Events that are stored but not applied; label reason.";
     PROGRESS_DONE = "rowcast_progress_done" [Unit::Count], "How much of a longer work, such as joining, is done.";
@@ -211,6 +212,7 @@ fn observe(status: &Status) {
     for table in &status.tables {
         gauge!(TABLE_EVENTS.name, "table" => table.name.clone()).set(table.events as f64);
         gauge!(TABLE_PARKED.name, "table" => table.name.clone()).set(table.parked as f64);
+        gauge!(TABLE_DANGLING.name, "table" => table.name.clone()).set(table.dangling as f64);
     }
 }
 

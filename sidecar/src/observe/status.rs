@@ -185,6 +185,8 @@ pub struct Table {
     pub events: u64,
     /// Events that are stored but not applied.
     pub parked: u64,
+    /// Rows that refer by a foreign key to a row that is not here, as the last comparison found them.
+    pub dangling: u64,
     /// Columns that the table has on another node and here not yet: what events say of them waits.
     pub missing_columns: Vec<String>,
     /// The sets of columns that it has or had on any node, as far as they are known here; at most 50.

@@ -189,6 +189,7 @@ impl Replica {
             }
         }
         warnings.extend(self.compaction_held());
+        warnings.extend(self.dangling_warnings());
         if self.store.durable().parked > 0 {
             let reasons = self.parked_by_reason();
             let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -251,6 +252,7 @@ impl Replica {
             capture: table.declared.capture.word().to_owned(),
             events: events(&table.name),
             parked: parked(&table.name),
+            dangling: self.dangling(&table.name),
             missing_columns: self.missing_columns(table),
             layouts: self.shown_layouts(table),
         };

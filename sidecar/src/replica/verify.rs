@@ -54,6 +54,16 @@ pub(super) struct Verify {
     pub(super) swept_since: i64,
     /// Records that are known to be damaged here and are not mended, by table and record.
     open: BTreeMap<(String, String), Divergence>,
+    /// The tables with rows that refer to nothing, as they were found last.
+    dangling: BTreeMap<String, Dangling>,
+}
+
+/// Rows whose foreign key refers to nothing.
+#[derive(Clone, Debug, Default)]
+struct Dangling {
+    rows: u64,
+    /// One of them.
+    example: String,
 }
 
 /// A comparison that an operator asked for.
@@ -95,6 +105,8 @@ struct TableScan {
     verified: Verified,
     /// What stays open here after it.
     open: Vec<Divergence>,
+    /// Rows that refer to nothing.
+    dangling: Dangling,
 }
 
 /// How far the table is.
@@ -262,6 +274,7 @@ impl Replica {
             overflow: false,
             verified,
             open: Vec::new(),
+            dangling: Dangling::default(),
         });
         self.verify.not_before = at.uptime;
         Ok(true)
@@ -302,6 +315,12 @@ impl Replica {
             );
             tracing::error!(table = table.name, "{text}");
             scan.report.notes.push(text);
+        }
+        if table.dangling.rows == 0 {
+            self.verify.dangling.remove(&table.name);
+        } else {
+            scan.report.notes.push(table.dangling.words(&table.name));
+            self.verify.dangling.insert(table.name.clone(), std::mem::take(&mut table.dangling));
         }
         self.verify.open.retain(|(name, _), _| *name != table.name);
         if table.open.is_empty() && !table.overflow {
@@ -347,6 +366,16 @@ impl Replica {
         }
     }
 
+    /// How many rows of a table refer to nothing.
+    pub(super) fn dangling(&self, table: &str) -> u64 {
+        self.verify.dangling.get(table).map_or(0, |dangling| dangling.rows)
+    }
+
+    /// A warning for each table with such rows.
+    pub(super) fn dangling_warnings(&self) -> impl Iterator<Item = String> {
+        self.verify.dangling.iter().map(|(table, dangling)| dangling.words(table))
+    }
+
     /// Why the rows here may not be used, if that is so.
     pub(super) fn diverged(&self) -> Option<String> {
         let first = self.verify.open.values().next()?;
@@ -357,5 +386,16 @@ impl Replica {
             first.table,
             first.outcome
         ))
+    }
+}
+
+impl Dangling {
+    fn words(&self, table: &str) -> String {
+        format!(
+            "table {table}: {} rows refer by a foreign key to a row that is not here, such as record {}; mend or delete \
+             them through the service",
+            self.rows,
+            self.example.escape_debug()
+        )
     }
 }

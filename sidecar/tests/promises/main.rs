@@ -18,6 +18,7 @@ mod poison;
 #[path = "../../../tests/src/random.rs"]
 #[expect(dead_code, unreachable_pub, reason = "shared; not all of it is used here")]
 mod random;
+mod references;
 mod schema_change;
 mod schema_random;
 mod schema_rules;

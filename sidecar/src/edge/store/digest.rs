@@ -14,7 +14,7 @@ use super::cell::with_affinity;
 use super::error::{Doing as _, Error};
 use super::replicated::{Replicated, Shape, Tables};
 use super::tx::Tx;
-use super::{catalogue, install, serve, state};
+use super::{catalogue, install, references, serve, state};
 use crate::event::Operation;
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
@@ -33,11 +33,13 @@ pub struct Survey {
     pub next: Option<String>,
 }
 
-/// Rows that no event knows.
+/// Some rows that were gone through: those that no event knows, and those that refer to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Unknown {
     /// Their record ids.
     pub records: Vec<String>,
+    /// Record ids of rows, known or not, whose foreign key refers to nothing.
+    pub dangling: Vec<String>,
     /// The key to go on after; none at the end of the table.
     pub next: Option<Vec<Value>>,
 }
@@ -68,7 +70,7 @@ impl super::Reader {
         })
     }
 
-    /// Rows after a key that no event knows. `None` when the table is not here.
+    /// Rows after a key that no event knows, and those that refer to nothing. `None` when the table is not here.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -76,14 +78,21 @@ impl super::Reader {
         self.looking(table, |tx, table, shape, _| {
             let rows = tx.rows_after(shape, after, limit)?;
             let next = rows.last().filter(|_| rows.len() == limit).map(|row| shape.key_of(row));
-            let mut records = Vec::new();
+            let (mut records, mut dangling) = (Vec::new(), Vec::new());
+            let references = references::of(tx.connection, shape)?;
             for row in &rows {
                 let record = shape.record_id(row);
+                for reference in &references {
+                    if reference.dangles(tx.connection, row)? {
+                        dangling.push(record.clone());
+                        break;
+                    }
+                }
                 if tx.newest(table, &record)?.is_none() {
                     records.push(record);
                 }
             }
-            Ok(Unknown { records, next })
+            Ok(Unknown { records, dangling, next })
         })
     }
 

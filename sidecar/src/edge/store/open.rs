@@ -39,6 +39,8 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
     look(&connection, path)?;
     refuse_read_only(&connection, path)?;
     connection.pragma_update(None, "query_only", true).doing("set up the connection")?;
+    // As for the one that writes: else a foreign key that leads to what is not UNIQUE keeps a statement from being prepared.
+    connection.pragma_update(None, "foreign_keys", false).doing("set up the connection")?;
     connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_MAX);
     Ok(connection)
 }

@@ -80,6 +80,7 @@ fn tables() -> Vec<Table> {
         capture: capture.to_owned(),
         events,
         parked,
+        dangling: parked / 10,
         missing_columns: layouts.iter().flat_map(|layout| layout.missing_columns.clone()).collect(),
         layouts,
     };

@@ -50,7 +50,7 @@ impl Page {
 }
 
 impl Replica {
-    /// Goes through some rows, for those that no event knows.
+    /// Goes through some rows, for those that no event knows and those that refer to nothing.
     pub(super) fn verify_rows(
         &mut self,
         scan: &Scan,
@@ -61,10 +61,14 @@ impl Replica {
         let triggers =
             self.store.tables().get(&table.name).map(|table| table.declared.capture) == Some(Capture::Triggers);
         let found = self.reader.unknown(&table.name, after.as_deref(), 2 * limits::DIGEST_PAGE)?;
-        let Some(unknown) = found.filter(|_| triggers) else { return Ok(Stage::Records(None)) };
-        if !self.note_suspects(table, &unknown.records, at)? {
+        let Some(unknown) = found else { return Ok(Stage::Records(None)) };
+        if triggers && !self.note_suspects(table, &unknown.records, at)? {
             self.verify.not_before = at.uptime + LATER;
             return Ok(Stage::Rows(after));
+        }
+        table.dangling.rows += unknown.dangling.len() as u64;
+        if let Some(last) = unknown.dangling.into_iter().next_back() {
+            table.dangling.example = last;
         }
         self.verify.not_before = at.uptime + limits::DIGEST_PAUSE;
         let next = unknown.next.map_or(Stage::Records(None), |key| Stage::Rows(Some(key)));
