@@ -6,6 +6,7 @@ use rowcast_schema::layout::{Fnv, Layout, LayoutId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
 /// What an event did to its record.
@@ -33,6 +34,15 @@ impl Operation {
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Create, Self::Update, Self::Delete].into_iter().find(|operation| operation.as_str() == text)
     }
+}
+
+/// How the data of an event begins whose row is too large to travel.
+const LEFT_OUT: &str = r#"{"$left_out":"#;
+
+/// What stands in an event in the place of a row of so many bytes that is too large to travel: no node can read it, so all
+/// of them park the event, and nothing behind it waits.
+pub fn left_out(bytes: usize) -> String {
+    format!("{LEFT_OUT}{bytes}}}")
 }
 
 /// A persistent event, without its origin and sequence number: those follow from its place in a [`Piece`].
@@ -80,6 +90,16 @@ impl Event {
         }
         let is_odd = self.data.is_none() != (self.operation == Operation::Delete);
         is_odd.then(|| "a delete has no row, and everything else has one".to_owned())
+    }
+
+    /// Why its row is not in it, if that is so: see [`left_out`].
+    pub fn left_out(&self, layout: &Layout) -> Option<String> {
+        let bytes = self.data.as_deref()?.strip_prefix(LEFT_OUT)?.strip_suffix('}')?.parse::<usize>().ok()?;
+        let is_a_column = layout.columns.iter().any(|column| LEFT_OUT.contains(&format!("\"{column}\"")));
+        (!is_a_column).then(|| {
+            let most = limits::ROW_BYTES_MAX;
+            format!("its row has {bytes} bytes as JSON, more than the {most} that travel: it is on the node that wrote it alone")
+        })
     }
 
     /// Bytes that it takes in memory and on the wire, roughly.

@@ -33,6 +33,9 @@ pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// A message, whole and uncompressed: larger than SQLite's largest sensible row, small enough to refuse a bomb.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
+/// A row, as JSON. A larger one stays on its node: with everything that may travel beside it, it would not fit a message.
+pub const ROW_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 8 * 1024 * 1024;
+
 /// Memory that one message may take when it is read, by a careful estimate: the largest row, and lists of many small things
 /// far beyond what a page has.
 pub const DECODED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;

@@ -190,7 +190,12 @@ impl<'t, 'a> Applier<'t, 'a> {
                 self.tx.set_processed(table, id, true)?;
                 return self.unpark(table, id);
             }
-            Err(reason) => return self.park_alone(id, event, table, (ParkReason::Schema, &reason)),
+            Err(reason) => {
+                let layout = self.tx.layout(event.layout)?;
+                let large = layout.is_some_and(|layout| event.left_out(&layout).is_some());
+                let why = if large { ParkReason::Size } else { ParkReason::Schema };
+                return self.park_alone(id, event, table, (why, &reason));
+            }
         };
         let mut held = held;
         if !self.sees_all(table) {
@@ -225,6 +230,9 @@ impl<'t, 'a> Applier<'t, 'a> {
         }
         if !shape.has_key_of(&layout) {
             return Ok(Err("the table has another primary key here".into()));
+        }
+        if let Some(reason) = event.left_out(&layout) {
+            return Ok(Err(reason));
         }
         let row = event.data.as_deref().map(|data| record::row_from_json(&layout.columns, data)).transpose();
         let read = record::parse_record_id(&event.record_id, &shape.key).and_then(|key| Ok((key, row?)));

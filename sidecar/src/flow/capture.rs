@@ -11,6 +11,7 @@ use rowcast_schema::value::Value;
 use crate::clock::Timestamp;
 use crate::edge::store::{Error, Replicated, Shape, Tx, with_affinity};
 use crate::event::Operation;
+use crate::limits;
 
 /// What was done to a record, before it is an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +63,15 @@ pub fn difference(
         },
     };
     let data = row.map(|row| record::row_to_json(&shape.layout.columns, &row));
-    let table = table.name.clone();
-    Ok(Some(Change { table, operation, record_id, data, layout: shape.layout.id, changed, at }))
+    let name = table.name.clone();
+    let change = Change { table: name, operation, record_id, data, layout: shape.layout.id, changed, at };
+    Ok(if is_told_large(tx, table, &change)? { None } else { Some(change) })
+}
+
+/// Whether the row is one that does not travel, and everybody knows that already.
+fn is_told_large(tx: &Tx<'_>, table: &Replicated, change: &Change) -> Result<bool, Error> {
+    let is_large = change.data.as_ref().is_some_and(|data| limits::ROW_BYTES_MAX < data.len());
+    Ok(is_large && tx.holds_large_row(table, &change.record_id)?)
 }
 
 /// Whether the column at `at` of a row holds what its events say, as this column keeps it: its type may have changed.

@@ -7,8 +7,8 @@
 //! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, OpenGroup, Place, Tx};
-use crate::event::{Event, EventId, Piece, Version};
+use crate::edge::store::{Error, OpenGroup, ParkReason, Place, Tx, Why};
+use crate::event::{self, Event, EventId, Piece, Version};
 use crate::flow::capture::{self, Change};
 use crate::limits;
 use crate::position::Sequence;
@@ -176,7 +176,11 @@ impl<'t, 'a> Writer<'t, 'a> {
         self.store_at(change, timestamp)
     }
 
-    fn store_at(&mut self, change: Change, timestamp: Timestamp) -> Result<(), Error> {
+    fn store_at(&mut self, mut change: Change, timestamp: Timestamp) -> Result<(), Error> {
+        let large = change.data.as_ref().map(String::len).filter(|bytes| limits::ROW_BYTES_MAX < *bytes);
+        if let Some(bytes) = large {
+            change.data = Some(event::left_out(bytes));
+        }
         let event = Event {
             table: change.table,
             operation: change.operation,
@@ -198,6 +202,9 @@ impl<'t, 'a> Writer<'t, 'a> {
                 // What the service wrote supersedes what waits of the record, and may make room for others.
                 let (timestamp, origin, sequence) = (event.timestamp, id.origin, id.sequence);
                 self.tx.settle_parked(table, &event.record_id, Version { timestamp, origin, sequence })?;
+                if large.is_some() {
+                    self.park_large(id, &event)?;
+                }
             }
             // Its table left the declaration in the middle of a long group.
             None => self.tx.insert_stray(id, self.group_last, &event)?,
@@ -205,6 +212,20 @@ impl<'t, 'a> Writer<'t, 'a> {
         self.next += 1;
         self.events.push(event);
         Ok(())
+    }
+}
+
+impl Writer<'_, '_> {
+    /// A row that is too large to travel stays here, and everybody knows of it.
+    fn park_large(&mut self, id: EventId, event: &Event) -> Result<(), Error> {
+        let tables = self.tx.tables();
+        let Some(table) = tables.get(&event.table) else { return Ok(()) };
+        let Some(layout) = self.tx.layout(event.layout)? else { return Ok(()) };
+        let detail = event.left_out(&layout).unwrap_or_default();
+        tracing::warn!(event = %id, table = table.name, record = event.record_id, "{detail}");
+        let place = Place { id, group_last: self.group_last, table, processed: false };
+        let now = self.tx.durable.clock.last();
+        self.tx.park(&place, event, Why { reason: ParkReason::Size, detail: &detail, holder: None }, now).map(drop)
     }
 }
 

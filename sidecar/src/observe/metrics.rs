@@ -205,7 +205,7 @@ fn observe(status: &Status) {
         gauge!(POSITION.name, "origin" => origin.clone()).set(position.position as f64);
         gauge!(LAG_EVENTS.name, "origin" => origin).set(position.lag() as f64);
     }
-    for reason in ["unique", "constraint", "clock", "schema"] {
+    for reason in ["unique", "constraint", "clock", "schema", "size"] {
         let count = status.parked_by_reason.get(reason).copied().unwrap_or(0);
         gauge!(PARKED_NOW.name, "reason" => reason).set(count as f64);
     }

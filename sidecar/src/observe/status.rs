@@ -63,7 +63,7 @@ pub struct Status {
     pub tables: Vec<Table>,
     /// What happened since this process started.
     pub counters: Counters,
-    /// How many events are stored but not applied, by reason: `unique`, `constraint`, `clock`, `schema`.
+    /// How many events are stored but not applied, by reason: `unique`, `constraint`, `clock`, `schema`, `size`.
     pub parked_by_reason: BTreeMap<String, u64>,
     /// Events that are stored but not applied: the first [`PARKED_LISTED_MAX`].
     pub parked: Vec<Parked>,

@@ -11,6 +11,7 @@ mod crash;
 mod digest;
 mod ingest;
 mod kept;
+mod large;
 mod migrate;
 mod order;
 mod peers;

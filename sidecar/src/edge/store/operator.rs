@@ -25,7 +25,7 @@ pub struct ParkedRow {
     pub origin: String,
     /// Its number there.
     pub sequence: u64,
-    /// `unique`, `constraint`, `clock` or `schema`.
+    /// `unique`, `constraint`, `clock`, `schema` or `size`.
     pub reason: String,
     /// In words.
     pub detail: String,

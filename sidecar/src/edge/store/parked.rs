@@ -22,11 +22,13 @@ pub enum ParkReason {
     Clock,
     /// The table is not in this database (yet), or has another key.
     Schema,
+    /// Its row is too large to travel. On the node that wrote it the row stays as it is.
+    Size,
 }
 
 impl ParkReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Unique, Self::Constraint, Self::Clock, Self::Schema];
+    pub const ALL: [Self; 5] = [Self::Unique, Self::Constraint, Self::Clock, Self::Schema, Self::Size];
 
     /// As the column `reason` has it.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl ParkReason {
             Self::Constraint => "constraint",
             Self::Clock => "clock",
             Self::Schema => "schema",
+            Self::Size => "size",
         }
     }
 
@@ -219,6 +222,13 @@ impl Tx<'_> {
     /// Whether a record is kept out of the table by another one that holds its UNIQUE value.
     pub fn is_kept_out(&self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
         Ok(self.parked_of(table, record_id)?.iter().any(|parked| parked.reason == ParkReason::Unique))
+    }
+
+    /// Whether the row of a record is one that was written here and is too large to become an event.
+    pub fn holds_large_row(&self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
+        let own = self.durable.node;
+        let is_own = |parked: &ParkedEvent| parked.reason == ParkReason::Size && parked.id.origin == own;
+        Ok(self.parked_of(table, record_id)?.iter().any(is_own))
     }
 
     /// The due event of the greatest version.

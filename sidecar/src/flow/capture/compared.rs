@@ -60,7 +60,11 @@ pub fn row(
         let found = difference(tx, table, shape, key, Some(now))?;
         return Ok(found.map_or(Found::Same, Found::Change));
     };
-    with_new_columns(tx, (table, shape, want), (record_id, row), &content, now)
+    let found = with_new_columns(tx, (table, shape, want), (record_id, row), &content, now)?;
+    Ok(match found {
+        Found::Change(change) | Found::Carried(change, _) if super::is_told_large(tx, table, &change)? => Found::Same,
+        found => found,
+    })
 }
 
 /// Makes an event of what a row holds in columns of which no event says anything, if that is not their default.
