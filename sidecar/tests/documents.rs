@@ -13,6 +13,7 @@ use rowcast::edge::bus::subject::Subjects;
 use rowcast::edge::store::{SnapshotPage, SnapshotRow, Store};
 use rowcast::event::{Event, Operation, Piece};
 use rowcast::flow::capture::announced::{self, Read};
+use rowcast::limits;
 use rowcast::members::Presence;
 use rowcast::position::{NodeId, Vector};
 use rowcast::steady::digest::Entry;
@@ -252,6 +253,79 @@ fn the_fields_of_frames_in_the_protocol_are_those_of_the_code() {
             names.is_some_and(|names| names.split(", ").any(|name| name == field))
         });
         assert!(is_told, "docs/protocol.md does not say what `{field}` of a presence means");
+    }
+}
+
+/// A number as people write it.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
+#[test]
+fn the_limits_in_the_documents_are_those_of_the_code() {
+    let number = |number: usize| grouped(number as u64);
+    let mib = |bytes: usize| {
+        assert_eq!(bytes % (1 << 20), 0);
+        format!("{} MiB", bytes >> 20)
+    };
+    let a_second = 1000 / limits::DIGEST_PAUSE.as_millis() as usize * limits::DIGEST_PAGE;
+    let (inbox, held) = (mib(limits::INBOX_BYTES_MAX), mib(limits::HELD_BYTES_MAX));
+    for (name, texts) in [
+        (
+            "ARCHITECTURE.md",
+            vec![
+                format!("| inbox | {} messages, {inbox} |", number(limits::INBOX_LEN)),
+                format!("| outbox | {} messages |", number(limits::OUTBOX_LEN)),
+                format!("| pieces held because something before them is missing | {held} |"),
+                format!("messages, {} | the message is dropped", mib(limits::PARTS_BYTES_MAX)),
+                format!("more than {} s ahead", limits::DRIFT_MAX.as_secs()),
+            ],
+        ),
+        (
+            "docs/operations.md",
+            vec![
+                format!("in pages of {} records", limits::DIGEST_PAGE),
+                format!("at most {} records a second", number(a_second)),
+                format!("More than {} records of one table", number(limits::REPAIRS_MAX)),
+                format!("shows the last {} that", grouped(limits::CONFLICTS_KEPT.unsigned_abs())),
+                format!("more than {} as JSON", mib(limits::ROW_BYTES_MAX)),
+            ],
+        ),
+        (
+            "docs/guarantees.md",
+            vec![
+                format!("of more than {} rows is applied in pieces", grouped(limits::GROUP_ROWS_MAX)),
+                format!("of more than {} as JSON stays", mib(limits::ROW_BYTES_MAX)),
+                format!("more than {} s ahead", limits::DRIFT_MAX.as_secs()),
+            ],
+        ),
+        (
+            "docs/protocol.md",
+            vec![
+                format!("at most {}, before and after", mib(limits::MESSAGE_BYTES_MAX)),
+                format!("at most {} of memory", mib(limits::DECODED_BYTES_MAX)),
+                format!("{} that travel", mib(limits::ROW_BYTES_MAX)),
+                format!(
+                    "more than {} KiB or {} events",
+                    limits::PIECE_BYTES_MAX >> 10,
+                    number(limits::PIECE_EVENTS_MAX)
+                ),
+                format!(
+                    "At most {} members are remembered, and {}",
+                    number(limits::MEMBERS_MAX),
+                    number(limits::ORIGINS_MAX)
+                ),
+            ],
+        ),
+    ] {
+        // Lines are cut where they are full: that says nothing.
+        let page = page(name).split_whitespace().collect::<Vec<_>>().join(" ");
+        for text in texts {
+            assert!(page.contains(&text), "{name} does not say {text:?}");
+        }
     }
 }
 

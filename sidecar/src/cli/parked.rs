@@ -13,8 +13,8 @@ use crate::edge::store::ParkedRow;
 /// List parked events, have them tried again, or give one up.
 ///
 /// A parked event is stored and not applied: another record holds a UNIQUE value that it claims, the table's rules forbid
-/// it here, its table or column is not here, or its timestamp lies in the future. Works on the database file, beside a
-/// running sidecar.
+/// it here, its table is not here, it does not read, its row is too large to travel, or its timestamp lies in the future.
+/// Works on the database file, beside a running sidecar.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
