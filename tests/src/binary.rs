@@ -79,18 +79,24 @@ pub fn outcome(what: &str, command: Command) -> Outcome {
     }
 }
 
-/// `rowcast`, ready for arguments, with nothing of this process's environment that could configure it.
+/// `rowcast`, ready for arguments, as stories run it.
 pub fn command() -> Command {
+    let mut command = shipped();
+    // Presence is told more often than an operator would want it, so that stories are short.
+    command.env("ROWCAST_PRESENCE_INTERVAL", "200ms").env("ROWCAST_PRESENCE_WAIT", "1s").env("ROWCAST_LOG", "text");
+    if let Ok(level) = std::env::var("ROWCAST_TEST_LOG_LEVEL") {
+        command.env("ROWCAST_LOG_LEVEL", level);
+    }
+    command
+}
+
+/// `rowcast` with its own defaults: nothing of this process's environment could configure it.
+pub fn shipped() -> Command {
     let mut command = Command::new(rowcast());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ROWCAST_") {
             command.env_remove(name);
         }
-    }
-    // Presence is told more often than an operator would want it, so that stories are short.
-    command.env("ROWCAST_PRESENCE_INTERVAL", "200ms").env("ROWCAST_PRESENCE_WAIT", "1s").env("ROWCAST_LOG", "text");
-    if let Ok(level) = std::env::var("ROWCAST_TEST_LOG_LEVEL") {
-        command.env("ROWCAST_LOG_LEVEL", level);
     }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     command
@@ -110,10 +116,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Where cargo put this test: `…/target/debug` or another profile's folder.
+/// Where cargo put this test or program: `…/target/debug` or another profile's folder.
 pub fn profile_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its own file");
-    test.parent().and_then(Path::parent).expect("a test lies in <target>/<profile>/deps").to_owned()
+    let own = std::env::current_exe().expect("a process knows its own file");
+    let folder = own.parent().expect("a program lies in <target>/<profile>, a test in deps there");
+    let of_tests = folder.ends_with("deps");
+    if of_tests { folder.parent().expect("deps lies in <target>/<profile>").to_owned() } else { folder.to_owned() }
 }
 
 /// cargo, without the variables that `cargo test` sets for this process: build scripts that look at them would run

@@ -82,6 +82,12 @@ impl NatsServer {
         process.as_ref().expect("nats-server is not running").signal(signal);
     }
 
+    /// The process id of the running server.
+    pub fn id(&self) -> u32 {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.as_ref().expect("nats-server is not running").id()
+    }
+
     /// What it said, in all its lives: the last MiB.
     pub fn log(&self) -> String {
         tail(&self.dir.path().join("log"), 1 << 20)

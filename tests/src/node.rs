@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub struct Node {
     http: u16,
     nats: Mutex<String>,
     settings: Mutex<Vec<(String, String)>>,
+    as_shipped: AtomicBool,
     sidecar: Mutex<Option<Process>>,
     service: Mutex<Option<Connection>>,
     ignored: Vec<String>,
@@ -39,6 +41,7 @@ impl Node {
             http: port::free(),
             nats: Mutex::new(nats.to_owned()),
             settings: Mutex::default(),
+            as_shipped: AtomicBool::new(false),
             sidecar: Mutex::default(),
             service: Mutex::default(),
             ignored: ignored.to_vec(),
@@ -88,6 +91,11 @@ impl Node {
         lock(&self.settings).push((format!("ROWCAST_{key}"), value.to_owned()));
     }
 
+    /// From the next start on, the sidecar has the defaults of an operator, not those of a story.
+    pub fn as_shipped(&self) {
+        self.as_shipped.store(true, Ordering::SeqCst);
+    }
+
     /// The arguments of `rowcast run` for this node.
     pub fn arguments(&self) -> Vec<String> {
         let path = |path: &Path| path.to_str().expect("temporary paths are UTF-8").to_owned();
@@ -111,7 +119,8 @@ impl Node {
     pub fn start_with(&self, more: &[&str]) {
         let mut sidecar = lock(&self.sidecar);
         assert!(sidecar.is_none(), "the sidecar of {} is already running", self.name);
-        let mut command = binary::command();
+        let shipped = self.as_shipped.load(Ordering::SeqCst);
+        let mut command = if shipped { binary::shipped() } else { binary::command() };
         command.args(self.arguments()).args(more).envs(lock(&self.settings).iter().cloned());
         let what = format!("the sidecar of {}", self.name);
         // With `--exec` it has a child, which must go too.
@@ -147,12 +156,17 @@ impl Node {
         lock(&self.sidecar).as_mut().is_some_and(|sidecar| sidecar.ended().is_none())
     }
 
+    /// The process id of the running sidecar.
+    pub fn id(&self) -> u32 {
+        lock(&self.sidecar).as_ref().expect("the sidecar is not running").id()
+    }
+
     /// The most memory that the running sidecar has taken so far, in MiB.
     ///
     /// # Panics
     /// Where the kernel does not tell: other than on Linux.
     pub fn peak_memory_mib(&self) -> u64 {
-        let id = lock(&self.sidecar).as_ref().expect("the sidecar is not running").id();
+        let id = self.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a running process has a status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") / 1024

@@ -1,0 +1,129 @@
+//! How long a write takes to be visible on the other node, at 200 single writes a second, by turns with the hop that is
+//! its floor at the same pace. B's file is read by key every 0.3 ms.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rowcast_tests::Node;
+
+use crate::bench::Bench;
+use crate::figures::Measured;
+use crate::floors::Hop;
+use crate::replica::{self, BOUND, Watch};
+use crate::service::{Service, paced};
+use crate::stats::{Samples, ms};
+use crate::w0::{self, Row};
+
+/// Between two looks at B's file.
+const POLL: Duration = Duration::from_micros(300);
+/// Rows that may be on their way at once: at 200 a second half a minute of them.
+const ON_THE_WAY: usize = 6_000;
+const PER_SECOND: u32 = 200;
+const WRITES: u64 = 1_000;
+
+/// Measures.
+pub fn run(bench: &Bench) -> Vec<Measured> {
+    let folder = bench.folder();
+    let cluster = replica::cluster(&bench.nats, 10_000, ["a", "b"]);
+    let [a, b] = cluster.nodes();
+    let mut hop = Hop::new(&bench.nats, folder.path());
+    let (mut own, mut floor) = (Samples::default(), Samples::default());
+    let mut at = 10_000;
+    for round in 0..=bench.rounds(5) {
+        let rows = w0::rows(at..at + WRITES);
+        at += WRITES;
+        let mut of_floor = Vec::new();
+        paced(PER_SECOND, WRITES / 2, |i| of_floor.push(ms(hop.carry(&w0::row(at * 1_000 + i)))));
+        let of_own = carried(&a, &b, &rows, PER_SECOND);
+        if round > 0 {
+            floor.round(of_floor);
+            own.round(of_own);
+        }
+    }
+    replica::same(&a, &b);
+    let (median, hop) = (own.median(), floor.median());
+    bench.note(format!("the hop: median {:.3} ms, 99th percentile {:.3} ms", hop.value, floor.percentile(99.0).value));
+    vec![
+        Measured::beside("latency_p50_ms", median.clone(), &hop),
+        Measured::beside("latency_p99_ms", own.percentile(99.0), &floor.percentile(99.0)),
+        Measured::new("latency_over_hop_ratio", median.over(&hop)),
+    ]
+}
+
+/// Writes rows on `a` at a pace; gives for each the time from the start of its write until it is in `b`'s file, in ms.
+pub fn carried(a: &Node, b: &Node, rows: &[Row], per_second: u32) -> Vec<f64> {
+    carried_by(&Service::of(a), b, rows, per_second, |service, row| {
+        service.single(row);
+    })
+}
+
+/// As [`carried`], with another way to write a row.
+pub fn carried_by(
+    service: &Service,
+    b: &Node,
+    rows: &[Row],
+    per_second: u32,
+    write: impl Fn(&Service, &Row),
+) -> Vec<f64> {
+    let (sender, receiver) = sync_channel(ON_THE_WAY);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(b, receiver));
+        send(service, rows, per_second, write, sender);
+        watching.join().expect("the watch on the replica failed")
+    })
+}
+
+fn send<'a>(
+    service: &Service,
+    rows: &'a [Row],
+    per_second: u32,
+    write: impl Fn(&Service, &Row),
+    sender: SyncSender<(&'a Row, Instant)>,
+) {
+    let mut rows = rows.iter();
+    paced(per_second, u64::try_from(rows.len()).expect("bug: a few rows"), |_| {
+        let row = rows.next().expect("bug: one call a row");
+        let start = Instant::now();
+        sender.send((row, start)).expect("the watch on the replica has ended");
+        write(service, row);
+    });
+}
+
+/// The times until each row was seen, in ms. Rows of one writer arrive in their order.
+fn watch(b: &Node, rows: Receiver<(&Row, Instant)>) -> Vec<f64> {
+    let watch = Watch::on(b);
+    let mut times = Vec::new();
+    let mut waiting: VecDeque<(&Row, Instant)> = VecDeque::new();
+    let mut next_look = Instant::now();
+    loop {
+        if waiting.is_empty() {
+            match rows.recv_timeout(BOUND) {
+                Ok(row) => waiting.push_back(row),
+                Err(RecvTimeoutError::Disconnected) => return times,
+                Err(RecvTimeoutError::Timeout) => panic!("nothing was written for {BOUND:?}"),
+            }
+        }
+        waiting.extend(rows.try_iter());
+        while let Some((row, start)) = waiting.front()
+            && seen(&watch, row)
+        {
+            times.push(ms(start.elapsed()));
+            waiting.pop_front();
+        }
+        if let Some((row, start)) = waiting.front() {
+            assert!(start.elapsed() < BOUND, "the row {} never arrived", row.id);
+        }
+        next_look = (next_look + POLL).max(Instant::now());
+        thread::sleep(next_look.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Whether the row is there, with the right values.
+fn seen(watch: &Watch, row: &Row) -> bool {
+    let sql =
+        "SELECT 1 FROM items WHERE id = ?1 AND name = ?2 AND email = ?3 AND qty = ?4 AND price = ?5 AND note = ?6";
+    let cells = rusqlite::params![row.id, row.name, row.email, row.qty, row.price, row.note];
+    watch.connection().prepare_cached(sql).unwrap().exists(cells).unwrap()
+}
