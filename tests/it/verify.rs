@@ -60,7 +60,9 @@ fn verify(node: &Node, more: &[&str]) -> (Option<i32>, String) {
     let mut command: Command = binary::command();
     command.args(["verify", "--http", &format!("127.0.0.1:{}", node.http_port())]).args(more);
     let output = command.output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // How far it is, every five seconds: on a loaded machine it takes so long.
+    let beside = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(beside.lines().all(|line| line.starts_with("comparing table ")), "{beside}");
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
