@@ -1,16 +1,16 @@
 //! Whole databases, declared by `rowcast init` alone, on three nodes of which two begin with nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use rowcast_tests::rows::{self, Dump};
 use rowcast_tests::workload::Writer;
-use rowcast_tests::{Cluster, NatsServer, Node, binary, traps};
+use rowcast_tests::{Cluster, NatsServer, Node, chinook, traps};
 use rusqlite::{Connection, OpenFlags};
 
 #[test]
 fn chinook_arrives_row_for_row_on_two_empty_nodes_and_stays_equal_under_a_mixed_workload() {
-    let Some(file) = chinook() else {
+    let Some(file) = chinook::file() else {
         println!("skipped: chinook.sqlite is not there; ROWCAST_CHINOOK may name it");
         return;
     };
@@ -142,10 +142,4 @@ fn dump_of_file(file: &Path) -> Dump {
 fn dump_of(connection: &Connection) -> Dump {
     let tables = rows::service_tables(connection).unwrap();
     rows::dump_of(connection, &tables, &[]).unwrap()
-}
-
-fn chinook() -> Option<PathBuf> {
-    let named = std::env::var_os("ROWCAST_CHINOOK").map(PathBuf::from);
-    let file = named.unwrap_or_else(|| binary::root().join("../shared/data/chinook.sqlite"));
-    file.exists().then_some(file)
 }

@@ -25,6 +25,7 @@
 
 pub mod binary;
 pub mod bus;
+pub mod chinook;
 pub mod cluster;
 pub mod eventually;
 pub mod http;

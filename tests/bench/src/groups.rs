@@ -3,10 +3,15 @@
 
 pub mod bootstrap;
 pub mod catchup;
+pub mod chinook;
 pub mod cost;
+pub mod events;
+pub mod fanout;
+pub mod growth;
 pub mod idle;
 pub mod latency;
 pub mod load;
+pub mod million;
 pub mod throughput;
 
 use crate::bench::Bench;
@@ -41,5 +46,11 @@ pub const GROUPS: &[Group] = &[
     long("throughput3", "how many rows a second reach two other nodes", throughput::three_nodes),
     group("catchup", "a node that was away", catchup::run),
     group("bootstrap231k", "a node that has no database file", bootstrap::without_a_file),
+    long("events", "how long it takes when the service announces its changes", events::run),
+    long("fanout", "ten other nodes on this machine", fanout::run),
+    long("million", "a million rows: as a backlog, in the table, and into an empty node", million::run),
+    long("growth", "10,000 rows in the table, beside the million", growth::few_rows),
+    long("tables", "1, 10 and 100 tables", growth::tables),
+    long("chinook", "orders in Chinook", chinook::run),
     group("idle", "a sidecar that has nothing to do, and the size of the file", idle::run),
 ];

@@ -17,7 +17,7 @@ pub const BOUND: Duration = Duration::from_secs(600);
 
 /// A cluster on W0's table: the first node has the rows `0..filled` before Rowcast comes. Nothing runs yet.
 pub fn prepare<const N: usize>(nats: &NatsServer, filled: u64, names: [&str; N]) -> Cluster {
-    prepare_tables(nats, &["items".to_owned()], filled, names)
+    prepare_tables(nats, &w0::items(), filled, names)
 }
 
 /// As [`prepare`], with several tables of W0's shape, which share the rows.
@@ -81,7 +81,7 @@ pub struct Watch {
 impl Watch {
     /// On the table of W0.
     pub fn on(node: &Node) -> Self {
-        Self::tables(node, &["items".to_owned()])
+        Self::tables(node, &w0::items())
     }
 
     /// On several tables together.
@@ -92,11 +92,6 @@ impl Watch {
             tables.iter().map(|table| format!("(SELECT coalesce(max(rowid), 0) FROM {table})")).collect();
         let count = format!("SELECT {}", parts.join(" + "));
         Self { connection: node.service(), count, node: node.name().to_owned() }
-    }
-
-    /// The connection itself.
-    pub fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     /// The rows that are visible now.

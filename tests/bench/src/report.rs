@@ -29,9 +29,18 @@ pub struct Report {
 impl Report {
     /// The table, as Markdown.
     pub fn table(&self) -> String {
+        let measured: Vec<Figure> = self.measured.iter().map(|one| *one.figure).collect();
+        self.table_of(&measured)
+    }
+
+    /// A table of these figures, measured or not.
+    fn table_of(&self, figures: &[Figure]) -> String {
         let head = ["figure", "median", "min to max", "floor", "ratio", "goal", ""];
         let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.measured.iter().map(cells));
+        rows.extend(figures.iter().map(|figure| {
+            let measured = self.measured.iter().find(|one| one.figure.name == figure.name);
+            measured.map_or_else(|| unmeasured(figure), cells)
+        }));
         let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         rows.insert(1, std::array::from_fn(|at| "-".repeat(widths[at].max(3))));
@@ -83,13 +92,37 @@ impl Report {
         let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{} has no line {BEGIN}", file.display()));
         let (_, after) = rest.split_once(END).unwrap_or_else(|| panic!("{} has no line {END}", file.display()));
-        std::fs::write(file, format!("{before}{BEGIN}\n\n{}\n{END}{after}", self.table())).unwrap();
+        let (table, meanings) = (self.table_of(FIGURES), meanings());
+        std::fs::write(file, format!("{before}{BEGIN}\n\n{table}\n{meanings}\n{END}{after}")).unwrap();
         eprintln!("written: {}", file.display());
     }
 }
 
+/// What the figures are, as Markdown.
+fn meanings() -> String {
+    let line = |figure: &Figure| format!("- `{}`: {}.\n", figure.name, figure.what);
+    FIGURES.iter().map(line).collect()
+}
+
+/// The figures that a page names between its two marks: the first cells of its table.
+///
+/// # Errors
+/// When the marks are not there.
+pub fn documented(page: &str) -> Result<Vec<&str>, String> {
+    let table = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let (table, _) = table.ok_or_else(|| format!("there is nothing between {BEGIN} and {END}"))?;
+    Ok(table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect())
+}
+
 fn pretty(json: &Json) -> String {
     serde_json::to_string_pretty(json).expect("bug: values can be written") + "\n"
+}
+
+fn unmeasured(figure: &Figure) -> [String; 7] {
+    let mut cells: [String; 7] = Default::default();
+    cells[0] = format!("`{}`", figure.name);
+    cells[1] = "not measured".to_owned();
+    cells
 }
 
 fn cells(one: &Measured) -> [String; 7] {

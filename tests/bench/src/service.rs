@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rowcast_tests::Node;
 use rusqlite::{Connection, ErrorCode, params};
 
+use crate::stats::whole;
 use crate::w0::{self, Row};
 
 /// Times that a service's write met SQLITE_BUSY after its busy timeout of five seconds, in the whole run.
@@ -28,22 +29,28 @@ pub struct Service {
 impl Service {
     /// The service of a node.
     pub fn of(node: &Node) -> Self {
-        Self::on(node.service(), "items")
+        Self::on(node.service())
     }
 
     /// The service on a file that Rowcast knows nothing of: a new one, with W0's table.
     pub fn plain(folder: &Path, name: &str) -> Self {
-        let connection = Connection::open(folder.join(name)).unwrap();
+        let plain = Self::existing(&folder.join(name));
+        plain.connection.execute_batch(&w0::table("items")).unwrap();
+        plain
+    }
+
+    /// The service on a file that is there and that Rowcast knows nothing of.
+    pub fn existing(file: &Path) -> Self {
+        let connection = Connection::open(file).unwrap();
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
         connection.pragma_update(None, "synchronous", "NORMAL").unwrap();
         connection.busy_timeout(Duration::from_secs(5)).unwrap();
-        connection.execute_batch(&w0::table("items")).unwrap();
-        Self::on(connection, "items")
+        Self::on(connection)
     }
 
-    fn on(connection: Connection, table: &str) -> Self {
+    fn on(connection: Connection) -> Self {
         connection.set_prepared_statement_cache_capacity(256);
-        Self { connection, insert: insert_into(table) }
+        Self { connection, insert: insert_into("items") }
     }
 
     /// The connection itself.
@@ -54,6 +61,12 @@ impl Service {
     /// Writes a row in a transaction of its own; gives the time that the service was kept.
     pub fn single(&self, row: &Row) -> Duration {
         self.timed(|| self.put(&self.insert, row))
+    }
+
+    /// Writes a row to another table of W0's shape, in a transaction of its own.
+    pub fn single_into(&self, row: &Row, table: &str) {
+        let insert = insert_into(table);
+        self.timed(|| self.put(&insert, row));
     }
 
     /// Writes rows in one transaction.
@@ -83,7 +96,7 @@ impl Service {
     pub fn fill(&self, numbers: std::ops::Range<u64>, size: usize) {
         let mut at = numbers.start;
         while at < numbers.end {
-            let next = numbers.end.min(at + u64::try_from(size).expect("bug: a size"));
+            let next = numbers.end.min(at + whole(size));
             self.batch(&w0::rows(at..next));
             at = next;
         }
@@ -127,7 +140,7 @@ fn insert_into(table: &str) -> String {
 }
 
 /// Calls `work` so many times a second, `count` times. A call that takes too long is not made up for by a burst.
-pub fn paced(per_second: u32, count: u64, mut work: impl FnMut(u64)) {
+pub fn paced(per_second: u32, count: usize, mut work: impl FnMut(usize)) {
     let step = Duration::from_secs(1) / per_second;
     let mut due = Instant::now();
     for at in 0..count {

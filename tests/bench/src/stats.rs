@@ -61,7 +61,12 @@ fn rank(len: usize, percent: f64) -> usize {
 /// A number of things as a float.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 pub fn count(number: impl TryInto<u64>) -> f64 {
-    number.try_into().ok().expect("bug: not a count") as f64
+    whole(number) as f64
+}
+
+/// A number of things, however it was counted.
+pub fn whole(number: impl TryInto<u64>) -> u64 {
+    number.try_into().ok().expect("bug: not a count")
 }
 
 /// A measured value and what each round alone gave.

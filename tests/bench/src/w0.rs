@@ -56,6 +56,11 @@ pub struct Row {
     pub note: String,
 }
 
+/// The one table of W0.
+pub fn items() -> Vec<String> {
+    vec!["items".to_owned()]
+}
+
 /// The statement that makes a table of W0's shape.
 pub fn table(name: &str) -> String {
     format!("CREATE TABLE {name}{COLUMNS}")

@@ -10,7 +10,7 @@ use crate::figures::Measured;
 use crate::floors::Applier;
 use crate::replica::{self, BOUND, Watch};
 use crate::service::{Service, paced};
-use crate::stats::{Samples, ms, rate};
+use crate::stats::{Samples, ms, rate, whole};
 use crate::w0;
 
 const ROWS: u64 = 200_000;
@@ -73,10 +73,10 @@ fn felt(bench: &Bench, a: &Node, b: &Node, at: u64, count: u64) -> Samples {
     let mut times = Vec::new();
     b.start();
     let start = Instant::now();
-    while watch.rows() < at + count + u64::try_from(times.len()).expect("bug: a few rows") {
+    while watch.rows() < at + count + whole(times.len()) {
         assert!(start.elapsed() < BOUND, "b does not catch up while its service writes");
-        let first = OF_B + u64::try_from(times.len()).expect("bug: a few rows");
-        paced(200, 20, |i| times.push(ms(service.single(&w0::row(first + i)))));
+        let first = OF_B + whole(times.len());
+        paced(200, 20, |i| times.push(ms(service.single(&w0::row(first + whole(i))))));
     }
     bench.note(format!(
         "{} writes of b's service while it caught up in {:.1} s",

@@ -2,16 +2,17 @@
 //! its floor at the same pace. B's file is read by key every 0.3 ms.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rowcast_tests::Node;
+use rusqlite::{Connection, params};
 
 use crate::bench::Bench;
 use crate::figures::Measured;
 use crate::floors::Hop;
-use crate::replica::{self, BOUND, Watch};
+use crate::replica::{self, BOUND};
 use crate::service::{Service, paced};
 use crate::stats::{Samples, ms};
 use crate::w0::{self, Row};
@@ -35,7 +36,8 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
         let rows = w0::rows(at..at + WRITES);
         at += WRITES;
         let mut of_floor = Vec::new();
-        paced(PER_SECOND, WRITES / 2, |i| of_floor.push(ms(hop.carry(&w0::row(at * 1_000 + i)))));
+        let mut unused = w0::rows(at * 1_000..at * 1_000 + WRITES / 2).into_iter();
+        paced(PER_SECOND, unused.len(), |_| of_floor.extend(unused.next().map(|row| ms(hop.carry(&row)))));
         let of_own = carried(&a, &b, &rows, PER_SECOND);
         if round > 0 {
             floor.round(of_floor);
@@ -54,65 +56,52 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
 
 /// Writes rows on `a` at a pace; gives for each the time from the start of its write until it is in `b`'s file, in ms.
 pub fn carried(a: &Node, b: &Node, rows: &[Row], per_second: u32) -> Vec<f64> {
-    carried_by(&Service::of(a), b, rows, per_second, |service, row| {
-        service.single(row);
-    })
+    let service = Service::of(a);
+    carried_by(b, &w0::items(), rows, per_second, |row, table| service.single_into(row, table))
 }
 
-/// As [`carried`], with another way to write a row.
-pub fn carried_by(
-    service: &Service,
-    b: &Node,
-    rows: &[Row],
-    per_second: u32,
-    write: impl Fn(&Service, &Row),
-) -> Vec<f64> {
+/// As [`carried`], by what `write` does, to `tables` in turn.
+pub fn carried_by(b: &Node, tables: &[String], rows: &[Row], per_second: u32, write: impl Fn(&Row, &str)) -> Vec<f64> {
     let (sender, receiver) = sync_channel(ON_THE_WAY);
+    let mut sent = rows.iter().zip(tables.iter().cycle());
     thread::scope(|scope| {
         let watching = scope.spawn(|| watch(b, receiver));
-        send(service, rows, per_second, write, sender);
+        paced(per_second, rows.len(), |_| {
+            let (row, table) = sent.next().expect("bug: one call a row");
+            sender.send(Written { row, table, start: Instant::now() }).expect("the watch on the replica has ended");
+            write(row, table);
+        });
+        drop(sender);
         watching.join().expect("the watch on the replica failed")
     })
 }
 
-fn send<'a>(
-    service: &Service,
-    rows: &'a [Row],
-    per_second: u32,
-    write: impl Fn(&Service, &Row),
-    sender: SyncSender<(&'a Row, Instant)>,
-) {
-    let mut rows = rows.iter();
-    paced(per_second, u64::try_from(rows.len()).expect("bug: a few rows"), |_| {
-        let row = rows.next().expect("bug: one call a row");
-        let start = Instant::now();
-        sender.send((row, start)).expect("the watch on the replica has ended");
-        write(service, row);
-    });
+/// A row that is on its way.
+struct Written<'a> {
+    row: &'a Row,
+    table: &'a str,
+    start: Instant,
 }
 
 /// The times until each row was seen, in ms. Rows of one writer arrive in their order.
-fn watch(b: &Node, rows: Receiver<(&Row, Instant)>) -> Vec<f64> {
-    let watch = Watch::on(b);
+fn watch(b: &Node, rows: Receiver<Written<'_>>) -> Vec<f64> {
+    let connection = b.service();
     let mut times = Vec::new();
-    let mut waiting: VecDeque<(&Row, Instant)> = VecDeque::new();
+    let mut waiting: VecDeque<Written<'_>> = VecDeque::new();
     let mut next_look = Instant::now();
     loop {
         if waiting.is_empty() {
             match rows.recv_timeout(BOUND) {
-                Ok(row) => waiting.push_back(row),
+                Ok(written) => waiting.push_back(written),
                 Err(RecvTimeoutError::Disconnected) => return times,
                 Err(RecvTimeoutError::Timeout) => panic!("nothing was written for {BOUND:?}"),
             }
         }
         waiting.extend(rows.try_iter());
-        while let Some((row, start)) = waiting.front()
-            && seen(&watch, row)
-        {
-            times.push(ms(start.elapsed()));
-            waiting.pop_front();
+        while waiting.front().is_some_and(|written| seen(&connection, written)) {
+            times.extend(waiting.pop_front().map(|written| ms(written.start.elapsed())));
         }
-        if let Some((row, start)) = waiting.front() {
+        if let Some(Written { row, start, .. }) = waiting.front() {
             assert!(start.elapsed() < BOUND, "the row {} never arrived", row.id);
         }
         next_look = (next_look + POLL).max(Instant::now());
@@ -121,9 +110,10 @@ fn watch(b: &Node, rows: Receiver<(&Row, Instant)>) -> Vec<f64> {
 }
 
 /// Whether the row is there, with the right values.
-fn seen(watch: &Watch, row: &Row) -> bool {
-    let sql =
-        "SELECT 1 FROM items WHERE id = ?1 AND name = ?2 AND email = ?3 AND qty = ?4 AND price = ?5 AND note = ?6";
-    let cells = rusqlite::params![row.id, row.name, row.email, row.qty, row.price, row.note];
-    watch.connection().prepare_cached(sql).unwrap().exists(cells).unwrap()
+fn seen(connection: &Connection, Written { row, table, .. }: &Written<'_>) -> bool {
+    let sql = format!(
+        "SELECT 1 FROM {table} WHERE id = ?1 AND name = ?2 AND email = ?3 AND qty = ?4 AND price = ?5 AND note = ?6"
+    );
+    let cells = params![row.id, row.name, row.email, row.qty, row.price, row.note];
+    connection.prepare_cached(&sql).unwrap().exists(cells).unwrap()
 }

@@ -11,13 +11,13 @@ use crate::bench::Bench;
 use crate::figures::Measured;
 use crate::replica::{self, Watch};
 use crate::service::{Service, paced};
-use crate::stats::{Samples, ms};
+use crate::stats::{Samples, ms, whole};
 use crate::{floors, w0};
 
 const FILLED: u64 = 20_000;
 const PER_SECOND: u32 = 500;
 /// Two seconds.
-const WRITES: u64 = 1_000;
+const WRITES: usize = 1_000;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
@@ -29,10 +29,10 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let (mut own, mut floor, mut lag) = (Samples::default(), Samples::default(), Samples::default());
     let mut at = FILLED;
     for round in 0..=bench.rounds(5) {
-        let rows = w0::rows(at..at + WRITES);
+        let rows = w0::rows(at..at + whole(WRITES));
         let of_plain = write(&plain, &rows, |_| ());
         let (of_own, behind) = write_and_watch(&service, &rows, &b, at);
-        at += WRITES;
+        at += whole(WRITES);
         watch.until(at);
         if round > 0 {
             floor.round(of_plain);

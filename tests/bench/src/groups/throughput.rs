@@ -50,7 +50,7 @@ fn measure(bench: &Bench, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> V
     // Statements are prepared, files are there, and nothing of it counts.
     let warm = w0::rows(0..1_000);
     plain.batches(&warm, 100);
-    arrived(&service, &watches, &warm, 100, 1_000);
+    arrived(&watches, &warm, 1_000, || service.batches(&warm, 100));
     let mut at = 1_000;
     let mut samples: [Samples; 4] = Default::default();
     for _ in 0..bench.rounds(3) {
@@ -58,7 +58,7 @@ fn measure(bench: &Bench, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> V
             let rows = w0::rows(at..at + count);
             at += count;
             samples[0].single(rate(count, floors::alone(&plain, &rows, size)));
-            samples[1].single(arrived(&service, &watches, &rows, size, at));
+            samples[1].single(arrived(&watches, &rows, at, || service.batches(&rows, size)));
         }
     }
     others.iter().for_each(|node| replica::same(a, node));
@@ -72,10 +72,10 @@ fn measure(bench: &Bench, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> V
     ]
 }
 
-/// Writes rows in transactions of `size`; gives the rows a second until `total` rows are visible on every other node.
-fn arrived(service: &Service, others: &[Watch], rows: &[w0::Row], size: usize, total: u64) -> f64 {
+/// Has rows written; gives the rows a second until `total` rows are visible on every other node.
+pub fn arrived(others: &[Watch], rows: &[w0::Row], total: u64, write: impl FnOnce()) -> f64 {
     let start = Instant::now();
-    service.batches(rows, size);
+    write();
     let last = others.iter().map(|watch| watch.until(total)).max().expect("bug: there are others");
-    rate(u64::try_from(rows.len()).expect("bug: a few rows"), last - start)
+    rate(rows.len(), last - start)
 }
