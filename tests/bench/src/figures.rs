@@ -51,14 +51,6 @@ pub struct Figure {
     pub what: &'static str,
 }
 
-impl Figure {
-    /// Whether a short run on a busy machine can tell something by it: ratios, memory and counts, not absolute times.
-    pub fn tells_in_short(&self) -> bool {
-        let relative = self.name.ends_with("_ratio") || self.name.contains("_over_");
-        relative || self.name.starts_with("rss_") || self.name == "service_busy_errors"
-    }
-}
-
 const fn figure(name: &'static str, group: &'static str, goal: Goal, what: &'static str) -> Figure {
     Figure { name, group, goal, what }
 }
@@ -202,6 +194,18 @@ pub const FIGURES: &[Figure] = &[
         "million",
         Goal::None,
         "latency at 200 writes/s, median, with a million rows in the table, ms",
+    ),
+    figure(
+        "growth_5m_rows_throughput_rows_s",
+        "giant",
+        Goal::None,
+        "20,000 rows in 100s, until all are on B, with five million rows in the table, rows/s",
+    ),
+    figure(
+        "growth_5m_rows_latency_p50_ms",
+        "giant",
+        Goal::None,
+        "latency at 200 writes/s, median, with five million rows in the table, ms",
     ),
     figure(
         "growth_1_table_throughput_rows_s",

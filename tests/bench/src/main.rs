@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rowcast_tests::binary;
@@ -13,8 +13,28 @@ use rowcast_bench::groups::{GROUPS, Group};
 use rowcast_bench::machine::Machine;
 use rowcast_bench::{report, service, stats};
 
-/// A figure this many times off its goal is no noise.
+/// A ratio this many times off its goal is no noise.
 const OFF: f64 = 3.0;
+
+/// The same where the sidecar's own code is in the figure: a debug build of it is slow, and the floors are not.
+const OFF_OWN: f64 = if cfg!(debug_assertions) { 10.0 } else { OFF };
+
+/// Memory is no matter of luck: some more than its goal, for a debug build is larger.
+const OFF_MEMORY: f64 = 1.5;
+
+/// What a short run on a busy machine can judge: medians beside their floors, memory and counts.
+const JUDGED: [(&str, f64); 7] = [
+    ("write_cost_single_ratio", OFF),
+    ("write_cost_batch100_ratio", OFF),
+    ("latency_over_hop_ratio", OFF_OWN),
+    ("throughput_over_service", OFF_OWN),
+    ("catchup_over_floor", OFF_OWN),
+    ("rss_backlog_mb", OFF_MEMORY),
+    ("service_busy_errors", 1.0),
+];
+
+/// When a whole run has taken this long, the groups that may be left out are.
+const LONG: Duration = Duration::from_secs(420);
 
 /// Measures Rowcast beside its floors.
 #[derive(Parser)]
@@ -57,6 +77,10 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let mut measured = Vec::new();
     for group in groups {
+        if group.may_wait && arguments.groups.is_empty() && start.elapsed() > LONG {
+            bench.note(format!("left out, to be done in ten minutes: `just bench {}`", group.name));
+            continue;
+        }
         let start = Instant::now();
         eprintln!("{}: {}", group.name, group.about);
         measured.extend((group.run)(&bench));
@@ -89,11 +113,13 @@ fn busy_errors() -> Measured {
 /// A short run fails only on what cannot be noise.
 fn judge(measured: &[Measured]) -> ExitCode {
     let mut fine = true;
-    for one in measured.iter().filter(|one| one.figure.tells_in_short()) {
-        let off = one.figure.goal.missed_by(one.value.value);
-        if off > OFF {
-            fine = false;
-            eprintln!("{} is {:.3}, {off:.1} times off its goal", one.figure.name, one.value.value);
+    for (name, bound) in JUDGED {
+        for one in measured.iter().filter(|one| one.figure.name == name) {
+            let off = one.figure.goal.missed_by(one.value.value);
+            if off > bound {
+                fine = false;
+                eprintln!("{name} is {:.3}, {off:.1} times off its goal", one.value.value);
+            }
         }
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }

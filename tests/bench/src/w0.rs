@@ -72,9 +72,19 @@ pub fn declaration(tables: &[String], capture: &str) -> String {
     format!("service = \"{}\"\n[defaults]\ncapture = \"{capture}\"\n{tables}", rowcast_tests::cluster::SERVICE)
 }
 
+fn random(i: u64) -> Random {
+    Random::seeded(i.wrapping_mul(0x5851_f42d_4c95_7f2d))
+}
+
+/// The key of row `i` as a number: the texts have the same order.
+pub fn key(i: u64) -> u128 {
+    let mut random = random(i);
+    (u128::from(random.bits()) << 64) | u128::from(random.bits())
+}
+
 /// Row `i`.
 pub fn row(i: u64) -> Row {
-    let mut random = Random::seeded(i.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let mut random = random(i);
     let (high, low) = (random.bits(), random.bits());
     let id = format!(
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
@@ -117,6 +127,7 @@ mod tests {
     fn a_row_is_the_same_each_time_and_has_the_size_that_peers_were_measured_with() {
         let rows = rows(0..2_000);
         assert_eq!(rows[7], row(7));
+        assert_eq!(rows[7].id.replace('-', ""), format!("{:032x}", key(7)));
         assert!(rows.iter().all(|row| row.id.len() == 36 && row.note.len() == NOTE));
         let bytes: usize = rows.iter().map(|row| json(row).len()).sum();
         assert!((2_000 * 278..=2_000 * 286).contains(&bytes), "{} bytes a row as JSON", bytes / 2_000);

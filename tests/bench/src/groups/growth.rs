@@ -13,7 +13,7 @@ use crate::stats::Samples;
 use crate::w0;
 
 const ROWS: u64 = 20_000;
-const WRITES: u64 = 400;
+const WRITES: u64 = 200;
 const PER_SECOND: u32 = 200;
 
 /// With 10,000 rows in the table.

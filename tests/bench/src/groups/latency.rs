@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_micros(300);
 /// Rows that may be on their way at once: at 200 a second half a minute of them.
 const ON_THE_WAY: usize = 6_000;
 const PER_SECOND: u32 = 200;
-const WRITES: u64 = 1_000;
+const WRITES: u64 = 800;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
@@ -32,11 +32,12 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let mut hop = Hop::new(&bench.nats, folder.path());
     let (mut own, mut floor) = (Samples::default(), Samples::default());
     let mut at = 10_000;
+    let writes = if bench.is_short() { WRITES / 4 } else { WRITES };
     for round in 0..=bench.rounds(5) {
-        let rows = w0::rows(at..at + WRITES);
-        at += WRITES;
+        let rows = w0::rows(at..at + writes);
+        at += writes;
         let mut of_floor = Vec::new();
-        let mut unused = w0::rows(at * 1_000..at * 1_000 + WRITES / 2).into_iter();
+        let mut unused = w0::rows(at * 1_000..at * 1_000 + writes / 2).into_iter();
         paced(PER_SECOND, unused.len(), |_| of_floor.extend(unused.next().map(|row| ms(hop.carry(&row)))));
         let of_own = carried(&a, &b, &rows, PER_SECOND);
         if round > 0 {

@@ -25,7 +25,7 @@ pub fn two_nodes(bench: &Bench) -> Vec<Measured> {
         "throughput_single_rows_s",
         "throughput_single_over_service",
     ];
-    measure(bench, &a, &[b], names)
+    measure(bench, 3, &a, &[b], names)
 }
 
 /// Three nodes.
@@ -38,10 +38,10 @@ pub fn three_nodes(bench: &Bench) -> Vec<Measured> {
         "throughput_single_3nodes_rows_s",
         "throughput_single_over_service_3nodes",
     ];
-    measure(bench, &a, &[b, c], names)
+    measure(bench, 2, &a, &[b, c], names)
 }
 
-fn measure(bench: &Bench, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> Vec<Measured> {
+fn measure(bench: &Bench, rounds: usize, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> Vec<Measured> {
     let folder = bench.folder();
     let plain = Service::plain(folder.path(), "plain.db");
     let service = Service::of(a);
@@ -53,7 +53,7 @@ fn measure(bench: &Bench, a: &Node, others: &[Arc<Node>], names: [&str; 4]) -> V
     arrived(&watches, &warm, 1_000, || service.batches(&warm, 100));
     let mut at = 1_000;
     let mut samples: [Samples; 4] = Default::default();
-    for _ in 0..bench.rounds(3) {
+    for _ in 0..bench.rounds(rounds) {
         for (size, samples) in [100, 1].into_iter().zip(samples.chunks_mut(2)) {
             let rows = w0::rows(at..at + count);
             at += count;
