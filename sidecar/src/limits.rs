@@ -46,6 +46,9 @@ pub const COMPRESS_BYTES_MIN: usize = 1024;
 /// Pieces held in memory because something before them is missing, all origins together.
 pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// While less is held, what comes behind it is asked for: the next page travels while this one is applied.
+pub const AHEAD_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// Messages on their way from the bus to the node's own thread.
 pub const INBOX_LEN: usize = 1024;
 
@@ -99,6 +102,18 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A member that was silent for this long is not asked for anything and is shown as gone.
 pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages that the writer keeps in memory, in KiB: with SQLite's 2 MiB, keys in random order read most pages of an index anew
+/// for each row.
+pub const CACHE_KIB: i64 = 8 * 1024;
+
+/// Frames in the `-wal` from which on a commit of the sidecar copies them into the database, when nobody did it before. SQLite's
+/// own 1,000 copies the pages of an index that is written in random order nearly once a row.
+pub const WAL_FRAMES_MAX: i64 = 4_000;
+
+/// Frames that are copied into the database between two pieces of work while the service writes, or when there is nothing
+/// else to do: before the 1,000 from which on SQLite has the service do it in its own commit.
+pub const WAL_FRAMES_LEFT: i64 = 600;
 
 /// Rows that the reconciliation compares in one short transaction.
 pub const RECONCILE_ROWS_MAX: usize = 500;

@@ -145,6 +145,12 @@ pub enum Output {
 /// How long after a write the service counts as active.
 const ACTIVE: Duration = Duration::from_millis(100);
 
+/// How long after a write the service is spared the work on the write-ahead log.
+const SERVED: Duration = Duration::from_secs(10);
+
+/// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
+const TIDY_PAUSE: Duration = Duration::from_millis(20);
+
 /// From the connection to NATS until the server has surely heard what this node subscribes to.
 const SUBSCRIBED_SURELY: Duration = Duration::from_secs(1);
 
@@ -182,6 +188,8 @@ pub struct Replica {
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
+    /// When the write-ahead log was copied into the database.
+    tidied_at: Duration,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
@@ -257,6 +265,7 @@ impl Replica {
             drained: false,
             polled_at: at.uptime,
             written_at: None,
+            tidied_at: Duration::ZERO,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
@@ -370,10 +379,32 @@ impl Replica {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
     }
 
+    /// Copies the write-ahead log into the database at a moment when that costs the service nothing: its own next commit would
+    /// have to do it else. `idle`: there is nothing else to do now.
+    pub fn tidy_wal(&mut self, idle: bool, at: Moment) {
+        let served = self.written_at.is_some_and(|written| at.uptime < written + SERVED);
+        if !(idle || served) || at.uptime < self.tidied_at + TIDY_PAUSE {
+            return;
+        }
+        match self.store.checkpoint(limits::WAL_FRAMES_LEFT) {
+            Ok(false) => {}
+            Ok(true) => self.tidied_at = at.uptime,
+            // Whoever commits next tries it again.
+            Err(error) => {
+                tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
+                self.tidied_at = at.uptime;
+            }
+        }
+    }
+
     /// The net under the file watch.
     fn poll(&mut self) {
         match self.store.changed_by_others() {
-            Ok(changed) => self.dirty |= changed,
+            Ok(false) => {}
+            Ok(true) => {
+                self.dirty = true;
+                self.written_at = Some(self.polled_at);
+            }
             Err(error) => tracing::debug!(error = error.chain(), "polling failed"),
         }
     }

@@ -11,6 +11,7 @@ mod retry;
 mod settle;
 mod staged;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rowcast_schema::declaration::Capture;
@@ -53,6 +54,8 @@ pub struct Applier<'t, 'a> {
     now: Timestamp,
     /// Events that were parked in this transaction, and why: most of what a swap of UNIQUE values parks is back before it ends.
     fresh: BTreeMap<EventId, ParkReason>,
+    /// Per origin, the context of the last piece: nearly always that of the next one.
+    contexts: BTreeMap<NodeId, Vector>,
     /// What is tried was tried before, and met what it had to meet.
     again: bool,
     /// What it did so far.
@@ -62,7 +65,7 @@ pub struct Applier<'t, 'a> {
 impl<'t, 'a> Applier<'t, 'a> {
     /// Begins. `now` is the wall time.
     pub fn new(tx: &'t mut Tx<'a>, now: Timestamp) -> Self {
-        Self { tx, now, fresh: BTreeMap::new(), again: false, done: Applied::default() }
+        Self { tx, now, fresh: BTreeMap::new(), contexts: BTreeMap::new(), again: false, done: Applied::default() }
     }
 
     /// How far everything is applied, in this transaction.
@@ -79,11 +82,11 @@ impl<'t, 'a> Applier<'t, 'a> {
         let mut greatest = Timestamp::default();
         for (event, sequence) in group.events.iter().zip(group.first..) {
             let id = EventId { origin, sequence };
-            self.arrived(id, group.group_last, event, &group.context)?;
+            self.arrived(id, group.group_last, event, Some(&group.context))?;
             greatest = greatest.max(self.trusted(event.timestamp));
         }
         self.done.newest = self.done.newest.max(greatest);
-        self.tx.set_position(origin, group.last(), greatest)
+        self.tx.move_position(origin, group.last(), greatest)
     }
 
     /// Applies one event that another node gave as part of a snapshot. The position does not move.
@@ -91,8 +94,7 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// # Errors
     /// When the database fails.
     pub fn snapshot_event(&mut self, id: EventId, group_last: Sequence, event: &Event) -> Result<(), Error> {
-        let context = self.tx.context(id)?;
-        self.arrived(id, group_last, event, &context)?;
+        self.arrived(id, group_last, event, None)?;
         self.tx.durable.clock.merge(self.trusted(event.timestamp));
         Ok(())
     }
@@ -133,10 +135,14 @@ impl<'t, 'a> Applier<'t, 'a> {
         for layout in layouts {
             self.tx.save_layout(layout)?;
         }
+        if self.contexts.get(&origin) == Some(&piece.context) {
+            return Ok(()); // As of the piece before it.
+        }
         let id = EventId { origin, sequence: piece.first };
         if self.tx.context(id)? != piece.context {
             self.tx.save_context(origin, piece.first, &piece.context)?;
         }
+        self.contexts.insert(origin, piece.context.clone());
         Ok(())
     }
 
@@ -149,7 +155,14 @@ impl<'t, 'a> Applier<'t, 'a> {
     }
 
     /// Stores an event, and applies it if its record's content comes from it.
-    fn arrived(&mut self, id: EventId, group_last: Sequence, event: &Event, context: &Vector) -> Result<(), Error> {
+    /// No context: it is in the database, where it is looked for if that is needed.
+    fn arrived(
+        &mut self,
+        id: EventId,
+        group_last: Sequence,
+        event: &Event,
+        context: Option<&Vector>,
+    ) -> Result<(), Error> {
         let Some(table) = self.tx.tables().get(&event.table) else {
             tracing::warn!(event = %id, table = event.table, "kept an event of a table that is not declared here");
             return self.tx.insert_stray(id, group_last, event);
@@ -273,11 +286,15 @@ impl<'t, 'a> Applier<'t, 'a> {
         &mut self,
         table: &Replicated,
         held: Option<Newest>,
-        (id, event, context): (EventId, &Event, &Vector),
+        (id, event, context): (EventId, &Event, Option<&Vector>),
     ) -> Result<(), Error> {
         let Some(held) = held else { return Ok(()) };
+        let context = match context {
+            Some(context) => Cow::Borrowed(context),
+            None => Cow::Owned(self.tx.context(id)?),
+        };
         let held_id = held.id();
-        if !conflict::are_concurrent(held_id, id, context, || self.tx.context(held_id))? {
+        if !conflict::are_concurrent(held_id, id, &context, || self.tx.context(held_id))? {
             return Ok(());
         }
         let same = |other: &Event| other.layout == event.layout && other.data == event.data;
@@ -335,8 +352,8 @@ fn key_text(shape: &Shape, layout: &Layout, cells: &[Value]) -> String {
 struct Arriving<'a> {
     id: EventId,
     event: &'a Event,
-    /// What its author had seen.
-    context: &'a Vector,
+    /// What its author had seen; none: it is in the database.
+    context: Option<&'a Vector>,
     /// The newest event of its record beside it.
     held: Option<Newest>,
 }

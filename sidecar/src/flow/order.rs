@@ -211,14 +211,22 @@ impl Order {
         }
     }
 
-    /// The events that are known to exist and are neither stored nor held.
+    /// The events that are known to exist and are neither stored nor held. What comes behind something that is held is
+    /// named while little is held, so that it is on its way while the rest is applied.
     pub fn gaps(&self, applied: &Vector) -> Vec<Gap> {
         let gap = |(&origin, lane): (&NodeId, &Lane)| {
-            let next = lane.staged.max(applied.of(origin)) + 1;
+            let due = lane.staged.max(applied.of(origin)) + 1;
+            let mut next = due;
+            for (&first, held) in &lane.held {
+                if next < first {
+                    break;
+                }
+                next = next.max(held.piece.last() + 1);
+            }
             let first_held = lane.held.keys().find(|&&first| next <= first).copied();
-            let overlaps = lane.held.values().any(|held| held.piece.first < next && next <= held.piece.last());
             let last = first_held.map_or(lane.head, |first| first - 1);
-            (!overlaps && next <= last).then_some(Gap { origin, first: next, last })
+            let wanted = next == due || self.bytes < limits::AHEAD_BYTES_MAX;
+            (wanted && next <= last).then_some(Gap { origin, first: next, last })
         };
         self.lanes.iter().filter_map(gap).collect()
     }
@@ -354,6 +362,21 @@ mod tests {
         assert!(!order.offer(node(1), piece(2, 5, 5, &[]), &none, &applied), "all of it is known");
         order.heard(node(1), 9);
         assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 6, last: 9 }]);
+    }
+
+    #[test]
+    fn what_comes_behind_something_held_is_named_while_little_is_held() {
+        let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
+        order.heard(node(1), 100_000);
+        order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied);
+        order.offer(node(1), piece(4, 9, 9, &[(2, 1)]), &none, &applied);
+        order.offer(node(1), piece(20, 20, 20, &[]), &none, &applied);
+        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 10, last: 19 }]);
+        order.offer(node(1), piece(10, 60_000, 60_000, &[]), &none, &applied);
+        assert!(limits::AHEAD_BYTES_MAX < order.held_bytes());
+        assert_eq!(order.gaps(&applied), [], "what is held comes first");
+        let applied = [(node(1), 70_000)].into_iter().collect();
+        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 70_001, last: 100_000 }], "but what is due");
     }
 
     #[test]

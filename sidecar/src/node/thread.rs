@@ -34,7 +34,10 @@ pub(super) struct Turning {
 }
 
 /// The longest sleep: time-outs are looked at this often.
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = limits::POLL_INTERVAL;
+
+/// The longest that the write lock is left alone, but for jitter.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Inputs taken before work goes on, so that a flood of messages cannot starve the database.
 const INPUTS_AT_ONCE: usize = 64;
@@ -132,11 +135,16 @@ impl Turner {
             }
             let at = self.at();
             self.replica.tick(at);
+            self.send(); // What is asked for is on its way while this node works.
             idle = true;
-            if self.rest_until <= Instant::now() {
+            let worked = self.rest_until <= Instant::now();
+            if worked {
                 idle = self.work()? == Worked::Idle;
             }
             self.send();
+            if worked {
+                self.replica.tidy_wal(idle, self.at());
+            }
             self.show(false);
         }
         self.finish()
@@ -174,7 +182,7 @@ impl Turner {
         }
         if self.replica.service_is_active(at) {
             let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-            self.rest_until = Instant::now() + took.min(TURN).mul_f64(1.0 + jitter);
+            self.rest_until = Instant::now() + took.min(REST_MAX).mul_f64(1.0 + jitter);
         }
         Ok(worked)
     }
@@ -231,6 +239,3 @@ impl Turner {
         Ok(())
     }
 }
-
-/// So that the pause never outgrows what the poll relies on.
-const _: () = assert!(TURN.as_millis() <= limits::POLL_INTERVAL.as_millis());

@@ -11,6 +11,7 @@ use rowcast_schema::value::Value;
 use rusqlite::Connection;
 
 use super::cell::with_affinity;
+use super::contexts::Contexts;
 use super::error::{Doing as _, Error};
 use super::replicated::{Replicated, Shape, Tables};
 use super::tx::Tx;
@@ -212,6 +213,7 @@ fn pages(connection: &Connection, table: &str, records: &[String]) -> Result<ser
     );
     let doing = || format!("read the events of records of `{table}`");
     let mut statement = connection.prepare_cached(&sql).doing_with(doing)?;
+    let mut contexts = Contexts::default();
     for record in records.iter().take(limits::DIGEST_LOOK_MAX) {
         let mut rows = statement.query([record]).doing_with(doing)?;
         let mut known = serve::Record::default();
@@ -220,12 +222,13 @@ fn pages(connection: &Connection, table: &str, records: &[String]) -> Result<ser
             let processed: bool = row.get(9).doing_with(doing)?;
             if id.sequence <= page.vector.of(id.origin) && known.needs(&event, processed) {
                 serve::keep_layout(connection, &mut page.layouts, event.layout)?;
-                serve::keep_context(connection, &mut page.contexts, id)?;
+                contexts.of(connection, id)?;
                 let (origin, sequence) = (id.origin, id.sequence);
                 page.rows.push(serve::SnapshotRow { origin, sequence, group_last, processed, event });
             }
         }
     }
+    page.contexts = contexts.found();
     Ok(page)
 }
 

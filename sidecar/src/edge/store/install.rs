@@ -13,11 +13,15 @@ use super::replicated::{Replicated, Tables};
 use super::{drift, layouts, serve, state};
 
 pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
-    connection.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")
+    run(connection, "BEGIN IMMEDIATE").doing("begin a transaction")
 }
 
 pub(super) fn commit(connection: &Connection) -> Result<(), Error> {
-    connection.execute_batch("COMMIT").doing("commit")
+    run(connection, "COMMIT").doing("commit")
+}
+
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map(drop)
 }
 
 pub(super) fn rollback(connection: &Connection) {

@@ -22,6 +22,8 @@ pub(super) fn for_writing(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "foreign_keys", false)?;
         connection.pragma_update(None, "recursive_triggers", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "cache_size", -limits::CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", limits::WAL_FRAMES_MAX)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         Ok(())
     };

@@ -161,9 +161,10 @@ impl Reader {
 
     /// One read transaction: everything in it is of one moment.
     pub(super) fn in_one_moment<R>(&self, read: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        self.connection.execute_batch("BEGIN").doing("begin to read")?;
+        let run = |sql: &str| self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+        run("BEGIN").doing("begin to read")?;
         let result = read();
-        self.connection.execute_batch("COMMIT").doing("end reading")?;
+        run("COMMIT").doing("end reading")?;
         result
     }
 }

@@ -7,6 +7,7 @@ use rowcast_schema::{OWN_PREFIX, event_table, identifier};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
 use serde::{Deserialize, Serialize};
 
+use super::contexts::Contexts;
 use super::error::{Doing as _, Error, damaged};
 use super::state;
 use super::tx::{signed, unsigned};
@@ -267,11 +268,20 @@ struct Collector<'a> {
     page: Page,
     page_bytes: usize,
     piece_bytes: usize,
+    contexts: Contexts,
 }
 
 impl<'a> Collector<'a> {
     fn new(connection: &'a Connection, origin: NodeId, first: Sequence) -> Self {
-        Self { connection, origin, next: first, page: Page::default(), page_bytes: 0, piece_bytes: 0 }
+        Self {
+            connection,
+            origin,
+            next: first,
+            page: Page::default(),
+            page_bytes: 0,
+            piece_bytes: 0,
+            contexts: Contexts::default(),
+        }
     }
 
     /// Answers whether there is room for more.
@@ -289,7 +299,7 @@ impl<'a> Collector<'a> {
         });
         if !goes_on {
             let id = EventId { origin: self.origin, sequence: self.next };
-            let context = context(self.connection, id)?.map(|(_, vector)| vector).unwrap_or_default();
+            let context = self.contexts.of(self.connection, id)?;
             self.page.pieces.push(Piece { first: self.next, group_last, context, events: Vec::new() });
             self.piece_bytes = 0;
         }
@@ -337,6 +347,7 @@ pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>
     let mut rows = statement.query([after.unwrap_or_default()]).doing("read a snapshot")?;
     let mut bytes = 0;
     let mut record: Option<Record> = None;
+    let mut contexts = Contexts::default();
     while let Some(row) = rows.next().doing("read a snapshot")? {
         let (id, event, group_last) = event_of(row, table)?;
         let processed: bool = row.get(9).doing("read a snapshot")?;
@@ -355,10 +366,11 @@ pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>
         if record.needs(&event, processed) {
             bytes += event.size();
             keep_layout(connection, &mut page.layouts, event.layout)?;
-            keep_context(connection, &mut page.contexts, id)?;
+            contexts.of(connection, id)?;
             page.rows.push(SnapshotRow { origin: id.origin, sequence: id.sequence, group_last, processed, event });
         }
     }
+    page.contexts = contexts.found();
     Ok(page)
 }
 
@@ -397,21 +409,6 @@ pub(super) fn keep_layout(connection: &Connection, layouts: &mut Vec<Layout>, id
         return Ok(());
     }
     layouts.extend(state::layout(connection, id)?);
-    Ok(())
-}
-
-pub(super) fn keep_context(
-    connection: &Connection,
-    contexts: &mut Vec<(NodeId, Sequence, Vector)>,
-    id: EventId,
-) -> Result<(), Error> {
-    let covered = |known: &(NodeId, Sequence, Vector)| known.0 == id.origin && known.1 == id.sequence;
-    if let Some((first, vector)) = context(connection, id)?
-        && !contexts.iter().any(|known| known.0 == id.origin && known.1 == first)
-        && !contexts.iter().any(covered)
-    {
-        contexts.push((id.origin, first, vector));
-    }
     Ok(())
 }
 

@@ -28,8 +28,26 @@ impl Tx<'_> {
             .map(drop)
     }
 
+    /// The same, at the end of the transaction: of many groups the last position is written.
+    pub fn move_position(&mut self, origin: NodeId, position: Sequence, timestamp: Timestamp) -> Result<(), Error> {
+        self.durable.vector.set(origin, position);
+        self.durable.clock.merge(timestamp);
+        let greatest = self.moved.entry(origin).or_default();
+        *greatest = timestamp.max(*greatest);
+        Ok(())
+    }
+
+    /// Writes the positions that were moved.
+    pub(super) fn write_positions(&mut self) -> Result<(), Error> {
+        while let Some((origin, timestamp)) = self.moved.pop_first() {
+            self.set_position(origin, self.durable.vector.of(origin), timestamp)?;
+        }
+        Ok(())
+    }
+
     /// Says that events of `origin` up to `horizon` cannot be served one by one.
     pub fn set_horizon(&mut self, origin: NodeId, horizon: Sequence) -> Result<(), Error> {
+        self.write_positions()?;
         self.connection
             .prepare_cached("UPDATE _rowcast_positions SET horizon = max(horizon, ?2) WHERE origin = ?1")
             .and_then(|mut statement| statement.execute((origin.to_string(), signed(horizon))))

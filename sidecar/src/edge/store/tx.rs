@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides anything. Statements over declared tables come from [`Replicated`]; the others stand here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rowcast_schema::bookkeeping;
@@ -27,6 +27,8 @@ pub struct Tx<'a> {
     pub(super) pending: &'a [Pending],
     layouts: HashMap<LayoutId, Arc<Layout>>,
     at_hand: Shelf<'a>,
+    /// Positions that are moved in memory, and written when the transaction ends.
+    pub(super) moved: BTreeMap<NodeId, Timestamp>,
     /// Positions, clock and numbering as this transaction leaves them: kept if it commits.
     pub durable: Durable,
 }
@@ -91,7 +93,15 @@ impl<'a> Tx<'a> {
         pending: &'a [Pending],
         durable: Durable,
     ) -> Self {
-        Self { connection, tables, pending, layouts: HashMap::new(), at_hand: Shelf::default(), durable }
+        Self {
+            connection,
+            tables,
+            pending,
+            layouts: HashMap::new(),
+            at_hand: Shelf::default(),
+            moved: BTreeMap::new(),
+            durable,
+        }
     }
 
     pub(super) fn into_durable(self) -> Durable {

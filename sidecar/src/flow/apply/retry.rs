@@ -56,7 +56,7 @@ impl Applier<'_, '_> {
         let held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
         self.tx.set_processed(table, id, self.sees_all(table))?;
         self.again = parked.reason == ParkReason::Constraint;
-        let placed = self.place(table, Arriving { id, event: &event, context: &context, held });
+        let placed = self.place(table, Arriving { id, event: &event, context: Some(&context), held });
         self.again = false;
         placed
     }

@@ -57,7 +57,7 @@ impl Applier<'_, '_> {
                         false => None,
                         true => self.tx.newest_beside(table, &event.record_id, *id, first)?,
                     };
-                    self.place(table, Arriving { id: *id, event, context: &context, held })?;
+                    self.place(table, Arriving { id: *id, event, context: Some(&context), held })?;
                     greatest = greatest.max(self.trusted(event.timestamp));
                 }
             }
