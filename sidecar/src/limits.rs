@@ -8,6 +8,10 @@ pub const INGEST_ROWS_MAX: usize = 500;
 /// Rows that one applying transaction takes when many small groups wait: about 5 ms of write lock.
 pub const APPLY_ROWS_MAX: usize = 500;
 
+/// The same where the service has not written for ten seconds: about 20 ms. Keys in random order meet one page of an index
+/// several times in so many rows, and it is written once.
+pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
+
 /// Conflicts that are kept to be looked at; the oldest beyond it go.
 pub const CONFLICTS_KEPT: i64 = 10_000;
 

@@ -145,7 +145,7 @@ pub enum Output {
 /// How long after a write the service counts as active.
 const ACTIVE: Duration = Duration::from_millis(100);
 
-/// How long after a write the service is spared the work on the write-ahead log.
+/// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
 const SERVED: Duration = Duration::from_secs(10);
 
 /// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
@@ -379,11 +379,15 @@ impl Replica {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
     }
 
+    /// Whether the service has written in the last while, and may do so at any moment: then it comes first.
+    fn spares_service(&self, at: Moment) -> bool {
+        self.written_at.is_some_and(|written| at.uptime < written + SERVED)
+    }
+
     /// Copies the write-ahead log into the database at a moment when that costs the service nothing: its own next commit would
     /// have to do it else. `idle`: there is nothing else to do now.
     pub fn tidy_wal(&mut self, idle: bool, at: Moment) {
-        let served = self.written_at.is_some_and(|written| at.uptime < written + SERVED);
-        if !(idle || served) || at.uptime < self.tidied_at + TIDY_PAUSE {
+        if !(idle || self.spares_service(at)) || at.uptime < self.tidied_at + TIDY_PAUSE {
             return;
         }
         match self.store.checkpoint(limits::WAL_FRAMES_LEFT) {

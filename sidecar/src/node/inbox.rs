@@ -35,11 +35,15 @@ impl Inbox {
         (Self { sender, shared: shared.clone() }, Received { receiver, shared })
     }
 
-    /// Says that the database may have changed. Many in a row are one.
-    pub(super) fn wake(&self) {
-        if !self.shared.woken.swap(true, Ordering::AcqRel) && self.sender.try_send((Input::Wake, 0)).is_err() {
+    /// Says that the database may have changed. Many in a row are one: answers false when one waits to be taken already.
+    pub(super) fn wake(&self) -> bool {
+        if self.shared.woken.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if self.sender.try_send((Input::Wake, 0)).is_err() {
             self.shared.woken.store(false, Ordering::Release); // It is full of other reasons to wake up.
         }
+        true
     }
 
     /// Puts a hint in, if there is room for it. Answers whether there was.

@@ -259,9 +259,10 @@ impl Replica {
 
     /// Applies groups whose turn it is, as many as fit one short transaction. Answers whether it did anything.
     pub(super) fn apply_due(&mut self, at: Moment) -> Result<bool, Failure> {
+        let rows_max = if self.spares_service(at) { limits::APPLY_ROWS_MAX } else { limits::APPLY_ROWS_QUIET_MAX };
         let Self { store, order, .. } = self;
         let Some(first) = order.next(&store.durable().vector) else { return Ok(false) };
-        let (applied, long_journal) = apply(store, order, first, at)?;
+        let (applied, long_journal) = apply(store, order, (first, rows_max), at)?;
         if long_journal {
             self.dirty = true;
             return Ok(true);
@@ -350,7 +351,7 @@ impl Replica {
 fn apply(
     store: &mut Store,
     order: &mut Order,
-    first: Step,
+    (first, rows_max): (Step, usize),
     at: Moment,
 ) -> Result<(crate::flow::apply::Applied, bool), Failure> {
     let mut first = Some(first);
@@ -362,7 +363,7 @@ fn apply(
         let mut rows = 0;
         let mut applier = Applier::new(tx, at.wall);
         applier.done.ingested = drained;
-        while rows < limits::APPLY_ROWS_MAX {
+        while rows < rows_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
             match step {
                 Step::Apply(origin, group, layouts) => {
@@ -377,7 +378,7 @@ fn apply(
                     order.staged(origin, piece.last(), &piece.context, whole);
                 }
                 Step::ApplyStaged(origin, last) => {
-                    rows = limits::APPLY_ROWS_MAX;
+                    rows = rows_max;
                     applier.staged_group(origin, last)?;
                     order.unstage(origin);
                 }
