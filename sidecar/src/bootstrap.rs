@@ -2,8 +2,10 @@
 //!
 //! - [`gate`]: the phases of that way, and why the node is not READY yet;
 //! - [`joiner`]: loads everything from another node;
-//! - [`donor`]: answers a joiner, and everybody who misses something.
+//! - [`donor`]: answers a joiner, and everybody who misses something;
+//! - [`whole`]: a node without a database takes another node's whole, before all that.
 
 pub mod donor;
 pub mod gate;
 pub mod joiner;
+pub mod whole;

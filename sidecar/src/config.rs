@@ -47,6 +47,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// A command for `sh -c` that runs before anything else, such as a migration.
     pub before: Option<String>,
+    /// How a node that has no database file gets everything.
+    pub bootstrap: Bootstrap,
     /// How often the node tells the others that it is there and what it has.
     pub presence_interval: Duration,
     /// How long a starting node waits for others to answer before it says that nobody did.
@@ -65,6 +67,16 @@ pub struct Config {
     pub log_level: String,
     /// What is allowed but unwise, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// How a node that has no database file gets everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// It takes the file of another node whole, and event by event where that cannot be.
+    #[default]
+    File,
+    /// Event by event always.
+    Events,
 }
 
 /// How to reach NATS, and how to prove who we are.

@@ -154,3 +154,22 @@ pub const DIGEST_MEMBERS_MAX: usize = 16;
 
 /// Records of one table that a comparison mends by itself. More of them are no damage by chance: an operator looks first.
 pub const REPAIRS_MAX: usize = 1_000;
+
+/// Bytes of one chunk of a database that travels whole, before compression.
+pub const WHOLE_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Chunks that are asked for at the same time: what a joiner holds of a database in memory.
+pub const WHOLE_CHUNKS_AT_ONCE: usize = 4;
+
+/// How long the copy of a database may take: for as long its write-ahead log cannot be reset. A larger database is
+/// handed over event by event.
+pub const WHOLE_COPY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A copy that nobody asks for any more is removed after this time.
+pub const WHOLE_IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// Changes that may wait in the journal when a database is copied.
+pub const WHOLE_JOURNAL_ROWS_MAX: i64 = 10_000;
+
+/// Disk space that is left free where a copy is written.
+pub const WHOLE_SPARE_BYTES: u64 = 64 * 1024 * 1024;

@@ -11,10 +11,12 @@
 //! SQLite blocks, so the replica has a thread of its own; everything around it is asynchronous. Both queues are bounded
 //! by count, the inbox by bytes, too. What does not fit is dropped: it is fetched again.
 
+mod copies;
 mod inbox;
 mod serving;
 mod thread;
 mod traffic;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::edge::bus::subject::Subjects;
 use crate::edge::bus::{self, Link};
-use crate::edge::store::{self, Store};
+use crate::edge::store::{self, Claim, Store};
 use crate::limits;
 use crate::observe::health::Heartbeat;
 use crate::observe::status::Status;
@@ -77,16 +79,22 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub async fn run(config: Config, declaration: Declaration, options: Options) -> Result<(), Error> {
     let subjects = Subjects::of(&declaration.service);
     let database = config.database.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(&database, declaration)).await;
-    let store = opened.expect("bug: opening the database panicked")?;
+    let claim = blocking(move || Claim::take(&database)).await?;
+    let (link, mut links) = mpsc::channel::<Link>(limits::OUTBOX_LEN);
+    let bus = bus::connect(&config, link).await?;
+    let seeker = whole::Seeker { config: &config, declaration: &declaration, options: &options, bus: &bus };
+    let Some((claim, before)) = seeker.run(claim, &subjects, &mut links).await? else { return Ok(()) };
+    let store = blocking(move || Store::open_claimed(claim, declaration)).await?;
     let node = store.durable().node;
     tracing::info!(node_id = %node, database = %config.database.display(), "the database is open");
 
-    let (link, links) = mpsc::channel::<Link>(limits::OUTBOX_LEN);
-    let bus = bus::connect(&config, link).await?;
     let (inbox, received) = Inbox::new();
+    for input in before {
+        inbox.put(input).await;
+    }
     let (outbox, outputs) = mpsc::channel(limits::OUTBOX_LEN);
     let serving = serving::Desk::open(&store)?;
+    let copies = serving.copies();
     let watcher = thread::watch(store.path(), inbox.clone());
 
     let mut tasks = Tasks::new(options.stop.clone());
@@ -115,6 +123,7 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
         let (bus, subjects) = (bus.clone(), subjects.clone());
         move |stop| serving.clone().run(bus.clone(), subjects.clone(), identity.clone(), stop)
     });
+    spawn(&mut tasks, "copies", move |stop| copies.clone().watch(stop));
     spawn(&mut tasks, "state", {
         let (bus, subject, status) = (bus.clone(), subjects.state(&config.node), options.status.subscribe());
         let interval = config.presence_interval;
@@ -125,6 +134,13 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     drop(watcher);
     bus.flush(FLUSH).await;
     Ok(ended?)
+}
+
+/// SQLite and the disk block.
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, store::Error> + Send + 'static,
+) -> Result<R, store::Error> {
+    tokio::task::spawn_blocking(work).await.expect("bug: opening the database panicked")
 }
 
 fn replica_options(config: &Config, first: bool) -> replica::Options {

@@ -111,6 +111,8 @@ pub enum Input {
     },
     /// An operator wants everything compared.
     Verify(Asked),
+    /// What the others had said before this node had a database, which it took from one of them: all have answered.
+    Taken(Vec<Bytes>),
     /// The connection to NATS came, or went.
     Connected(bool),
     /// The connection does not come: what the server or the system says.
@@ -319,8 +321,17 @@ impl Replica {
             Input::Announced { payload, reply } => self.take_announced(&payload, reply),
             Input::Answer { ask, frame } => self.take_answer(ask, frame.as_deref(), at),
             Input::Verify(asked) => self.take_verify(asked),
+            Input::Taken(presences) => self.take_taken(&presences, at),
             Input::Connected(connected) => self.take_connected(connected, at),
             Input::BusTrouble(text) => self.bus_trouble = Some(text),
+        }
+    }
+
+    /// A database that was taken whole has everything up to its positions; who is there is known already.
+    fn take_taken(&mut self, presences: &[Bytes], at: Moment) {
+        presences.iter().for_each(|presence| self.take_presence(presence, at));
+        if matches!(self.phase, Phase::Asking { .. }) && self.store.durable().loaded && !self.retention.load_again {
+            self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
         }
     }
 

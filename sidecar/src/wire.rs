@@ -15,6 +15,7 @@ use rowcast_schema::layout::Layout;
 use serde::{Deserialize, Serialize};
 
 use self::metered::Refused;
+use crate::bootstrap::whole::Whole;
 use crate::edge::store::{Answer, Definitions, SnapshotPage};
 use crate::event::{Fingerprint, Piece};
 use crate::limits;
@@ -46,6 +47,8 @@ pub enum Message {
     Refused(String),
     /// What was asked with a digest, or with the names of records.
     Compared(Compared),
+    /// What was asked of a whole database.
+    Whole(Whole),
 }
 
 /// Consecutive pieces of one origin.
@@ -90,7 +93,8 @@ pub fn encode(message: &Message) -> Vec<u8> {
     frame.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0]);
     frame = postcard::to_extend(message, frame).expect("bug: a message has a postcard form");
     let body = frame.len() - HEADER;
-    if limits::COMPRESS_BYTES_MIN <= body {
+    // A part of a database is compressed in its own way.
+    if limits::COMPRESS_BYTES_MIN <= body && !matches!(message, Message::Whole(_)) {
         compress(&mut frame);
     }
     let checksum = crc32fast::hash(&frame[HEADER..]);

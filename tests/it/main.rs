@@ -22,6 +22,7 @@ mod retention;
 mod services;
 mod sizes;
 mod statements;
+mod taken_whole;
 mod tidy;
 mod verify;
 mod whole;

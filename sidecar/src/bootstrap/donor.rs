@@ -32,6 +32,9 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
         Request::Entries { table, records } => {
             reader.entries(table, records)?.map_or_else(|| not_here(table), Message::Compared)
         }
+        Request::Whole { .. } | Request::Chunk { .. } | Request::Ended { .. } => {
+            Message::Refused("this node hands its database over event by event only".into())
+        }
         Request::Records { table, records } => {
             reader.records(table, records)?.map_or_else(|| not_here(table), Message::Snapshot)
         }

@@ -10,7 +10,8 @@ use url::Url;
 
 use super::settings::{Given, Settings, Value};
 use super::{
-    Config, Environment, HTTP_DEFAULT, Login, NODE_NAME_MAX, Nats, Place, TlsIdentity, flag, secret, variable,
+    Bootstrap, Config, Environment, HTTP_DEFAULT, Login, NODE_NAME_MAX, Nats, Place, TlsIdentity, flag, secret,
+    variable,
 };
 use crate::observe::logging;
 
@@ -30,6 +31,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
     let nats = nats(settings);
     let http = http(settings);
     let before = text(settings, "before").map(|(command, _)| command);
+    let bootstrap = bootstrap(settings);
     let presence_interval = duration(settings, "presence_interval", SECOND, Duration::from_millis(100)..=MINUTE);
     let presence_wait = duration(settings, "presence_wait", 3 * SECOND, Duration::from_millis(100)..=10 * MINUTE);
     let context_timeout = duration(settings, "context_timeout", 30 * SECOND, SECOND..=HOUR);
@@ -54,6 +56,7 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
         nats: nats?,
         http: http?,
         before,
+        bootstrap: bootstrap?,
         presence_interval: presence_interval?,
         presence_wait: presence_wait?,
         context_timeout: context_timeout?,
@@ -66,6 +69,18 @@ pub(super) fn config(settings: &mut Settings, environment: &Environment) -> Opti
     };
     config.warnings = warnings(&config, environment);
     Some(config)
+}
+
+fn bootstrap(settings: &mut Settings) -> Option<Bootstrap> {
+    match text(settings, "bootstrap") {
+        None => Some(Bootstrap::default()),
+        Some((word, _)) if word == "file" => Some(Bootstrap::File),
+        Some((word, _)) if word == "events" => Some(Bootstrap::Events),
+        Some((word, place)) => {
+            settings.problem(place, format!("`{word}` is no way to begin: \"file\" or \"events\""));
+            None
+        }
+    }
 }
 
 fn node(settings: &mut Settings) -> Option<String> {

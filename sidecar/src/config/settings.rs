@@ -56,6 +56,7 @@ pub const KEYS: &[Key] = &[
     key_of("allow_plaintext", Kind::Switch),
     key_of("http", Kind::Text),
     key_of("before", Kind::Text),
+    key_of("bootstrap", Kind::Text),
     key_of("presence_interval", Kind::Duration),
     key_of("presence_wait", Kind::Duration),
     key_of("context_timeout", Kind::Duration),

@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 mod cell;
+mod claim;
 mod compaction;
 pub mod conflicts;
 mod contexts;
@@ -40,6 +41,7 @@ mod shelf;
 mod state;
 mod tx;
 mod uninstall;
+pub mod whole;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -50,6 +52,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
+pub use self::claim::Claim;
 pub use self::compaction::Visit;
 pub use self::conflicts::{ConflictRow, Met};
 pub use self::damage::Kept;
@@ -124,7 +127,7 @@ pub struct Store {
     data_version: i64,
     /// The tables were not looked at yet.
     starting: bool,
-    lock: identity::Lock,
+    claim: Claim,
     new_identity: bool,
 }
 
@@ -134,13 +137,30 @@ impl Store {
     /// # Errors
     /// When another sidecar runs, the file is unusable, or a declared table cannot be replicated.
     pub fn open(path: &Path, declaration: Declaration) -> Result<Self, Error> {
-        let lock = identity::Lock::take(path)?;
+        Self::open_claimed(Claim::take(path)?, declaration)
+    }
+
+    /// The same with a right to the database that was taken before.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_claimed(claim: Claim, declaration: Declaration) -> Result<Self, Error> {
+        let path = claim.database().to_owned();
+        let mut store = Self::open_at(&path, claim, declaration, true)?;
+        store.claim.settled()?;
+        Ok(store)
+    }
+
+    /// A file that is not in its place yet speaks under no id: nothing about that is to be proved.
+    fn open_at(path: &Path, claim: Claim, declaration: Declaration, in_place: bool) -> Result<Self, Error> {
         let mut connection = open::for_writing(path)?;
         let guard = guard::Guard::default();
         guard.watch(&mut connection)?;
         migration::wait(&connection, path)?;
         install::begin(&connection)?;
-        let made = install::bookkeeping(&connection, &declaration).and_then(|()| install::commit(&connection));
+        let made = install::bookkeeping(&connection, &declaration)
+            .and_then(|()| claim.name(&connection))
+            .and_then(|()| install::commit(&connection));
         if let Err(error) = made {
             install::rollback(&connection);
             return Err(error);
@@ -161,10 +181,12 @@ impl Store {
             stirred_version: -1,
             data_version: -1,
             starting: true,
-            lock,
+            claim,
             new_identity: false,
         };
-        store.prove_identity()?;
+        if in_place {
+            store.prove_identity()?;
+        }
         store.write(|_| Ok(()))?; // Follows the schema: makes event tables and triggers.
         store.starting = false;
         store.harden()?;
@@ -173,7 +195,7 @@ impl Store {
 
     /// A copied or restored database gets a new id: its old one may be in use elsewhere.
     fn prove_identity(&mut self) -> Result<(), Error> {
-        let outside = self.lock.nonce()?;
+        let outside = self.claim.lock.nonce()?;
         let inside = state::state(&self.connection, "nonce")?.and_then(|text| Uuid::try_parse(&text).ok());
         // A database that was never started has no nonce. One that was may be a copy, even if it never wrote anything.
         let fresh = inside.is_none();
@@ -195,7 +217,7 @@ impl Store {
         // The file first: a crash in between makes them differ, and that is noticed.
         state::set_state(&self.connection, "nonce", &nonce.hyphenated().to_string())?;
         self.harden()?;
-        self.lock.set_nonce(nonce)
+        self.claim.lock.set_nonce(nonce)
     }
 
     /// Runs `work` in one immediate transaction. What it changed, in the database and in memory, is kept together or

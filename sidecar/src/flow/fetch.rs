@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rowcast_schema::layout::LayoutId;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::order::Gap;
 use crate::limits;
@@ -66,6 +67,25 @@ pub enum Request {
         /// Their record ids.
         records: Vec<String>,
     },
+    /// A copy of the whole database, for a node that has none.
+    Whole {
+        /// Who asks: it must be among the members on the disk there.
+        joiner: NodeId,
+        /// The hash of its declaration.
+        schema: String,
+    },
+    /// A part of such a copy.
+    Chunk {
+        /// Which copy.
+        copy: Uuid,
+        /// Its place: 0, 1, 2, each of [`limits::WHOLE_CHUNK_BYTES`].
+        at: u64,
+    },
+    /// The copy was taken, or is not wanted any more; asks for the hash over all of it.
+    Ended {
+        /// Which copy.
+        copy: Uuid,
+    },
 }
 
 impl Request {
@@ -78,6 +98,9 @@ impl Request {
             Self::Digest { .. } => "digest",
             Self::Entries { .. } => "entries",
             Self::Records { .. } => "records",
+            Self::Whole { .. } => "whole",
+            Self::Chunk { .. } => "chunk",
+            Self::Ended { .. } => "ended",
         }
     }
 }

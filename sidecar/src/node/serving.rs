@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::copies::Copies;
 use super::traffic::ended;
 use crate::bootstrap::donor;
 use crate::edge::bus::subject::Subjects;
@@ -23,6 +24,7 @@ use crate::wire::{self, Message};
 pub(super) struct Desk {
     readers: Arc<Mutex<Vec<Reader>>>,
     free: Arc<Semaphore>,
+    copies: Copies,
 }
 
 impl Desk {
@@ -30,7 +32,14 @@ impl Desk {
         let readers = (0..limits::SERVING_MAX)
             .map(|_| Reader::open(store.path(), store.declaration()))
             .collect::<Result<Vec<Reader>, _>>()?;
-        Ok(Self { readers: Arc::new(Mutex::new(readers)), free: Arc::new(Semaphore::new(limits::SERVING_MAX)) })
+        let copies = Copies::of(store.path(), store.declaration());
+        let free = Arc::new(Semaphore::new(limits::SERVING_MAX));
+        Ok(Self { readers: Arc::new(Mutex::new(readers)), free, copies })
+    }
+
+    /// The copies of the database that are handed over whole.
+    pub(super) fn copies(&self) -> Copies {
+        self.copies.clone()
     }
 
     /// Answers what is asked of the id under which the node speaks. While it speaks under none it answers nothing.
@@ -80,14 +89,17 @@ impl Desk {
 
     async fn answer(&self, bus: &Bus, delivery: Delivery) {
         let Some(reply) = delivery.reply else { return };
-        let message = match read(&delivery.payload) {
-            Ok(request) => self.look_up(request).await,
+        let frame = match read(&delivery.payload) {
+            Ok(request) => match self.copies.answer(&request).await {
+                Some(frame) => frame,
+                None => wire::encode(&self.look_up(request).await),
+            },
             Err(reason) => {
                 tracing::warn!(subject = delivery.subject, reason, "refused a request");
-                Message::Refused(reason)
+                wire::encode(&Message::Refused(reason))
             }
         };
-        if let Err(error) = bus.publish(reply, Bytes::from(wire::encode(&message))).await {
+        if let Err(error) = bus.publish(reply, Bytes::from(frame)).await {
             tracing::debug!(%error, "an answer was not sent");
         }
     }

@@ -29,7 +29,10 @@ pub(super) async fn links(
     inbox: Inbox,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let mut told = false;
+    let mut told = bus.is_connected();
+    if told {
+        inbox.put(Input::Connected(true)).await;
+    }
     loop {
         let connected = tokio::select! {
             () = stop.cancelled() => return Ok(()),

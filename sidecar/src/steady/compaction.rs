@@ -26,7 +26,8 @@
 //! - **X is expelled.** Every member has said, in the presence that counts, that it takes nothing from X any more; what
 //!   any of them has of X is in its vector, and this node has it. Nobody hands over more.
 //! - **X is unknown here.** A new node loads everything before it says a vector, from a donor that has it among its members
-//!   on disk, and so keeps from then on what the new one lacks. A node with a past (it was expelled, or fell behind all horizons)
+//!   on disk, and so keeps from then on what the new one lacks. So it is with one that takes the donor's file whole: it is
+//!   among the donor's members before the copy is made, and the donor looks again. A node with a past (it was expelled, or fell behind all horizons)
 //!   loads the same way; where it wrote to a record that the donor had, and has no more, its writes stay in the event
 //!   tables under a delete of its own: see `replica::load`.
 //!

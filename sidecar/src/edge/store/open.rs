@@ -47,6 +47,48 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
+/// A reader of the database that may write another file: the copy that it makes of it.
+pub(super) fn for_copying(path: &Path) -> Result<Connection, Error> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    look(&connection, path)?;
+    // The copy can be made again.
+    connection.pragma_update(None, "synchronous", "OFF").doing("set up the connection")?;
+    Ok(connection)
+}
+
+/// A copy that nobody else has open, and that is thrown away when anything goes wrong.
+pub(super) fn for_cleaning(path: &Path) -> Result<Connection, Error> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let settings = || -> rusqlite::Result<()> {
+        connection.pragma_update_and_check(None, "journal_mode", "off", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        // What goes is overwritten.
+        connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        Ok(())
+    };
+    settings().doing("set up the connection")?;
+    Ok(connection)
+}
+
+/// The same, of a file that another node sent: SQLite's own advice for files that are not trusted.
+pub(super) fn for_admitting(path: &Path) -> Result<Connection, Error> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let settings = || -> rusqlite::Result<()> {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        Ok(())
+    };
+    settings().doing("set up the connection")?;
+    look(&connection, path)?;
+    Ok(connection)
+}
+
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     #[expect(clippy::disallowed_methods, reason = "this is the one door through which the database is opened")]
     let mut connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
