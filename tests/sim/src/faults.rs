@@ -82,22 +82,20 @@ pub struct Faults {
     kinds: Vec<Kind>,
     every: u64,
     history: &'static str,
-    all: bool,
 }
 
 impl Faults {
-    /// Draws which kinds this seed has, and how often. With `all` old copies of files come back, histories are
-    /// compacted, and members that are silent for long are given up.
-    pub fn draw(mut chance: Chance, all: bool) -> Self {
+    /// Draws which kinds this seed has, and how often. Old copies of files come back only with `copies`.
+    pub fn draw(mut chance: Chance, copies: bool) -> Self {
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
-        let history = *chance.pick(if all { &["forever", "latest", "1m"] } else { &["forever"] });
-        if !all || history != "forever" {
+        let history = *chance.pick(&["forever", "latest", "1m"]);
+        if !copies || history != "forever" {
             // Stated in the guarantees: an old copy of a database, brought back after the others have compacted, is to be
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
         }
-        Self { kinds, every, history, all, chance }
+        Self { kinds, every, history, chance }
     }
 
     /// How long the tables' events are kept.
@@ -106,8 +104,8 @@ impl Faults {
     }
 
     /// How long members may be silent, in seconds.
-    pub fn member_timeouts(&self) -> &'static [u64] {
-        if self.all { &[12, 3_600, 600_000] } else { &[600_000] }
+    pub fn member_timeouts() -> &'static [u64] {
+        &[12, 3_600, 600_000]
     }
 
     /// When the next one comes.
@@ -143,6 +141,7 @@ impl World {
                 self.tell(format_args!("links are mended: {links:?}"));
                 links.iter().for_each(|link| {
                     self.net.cut.remove(link);
+                    self.net.mended.insert(*link, self.now);
                 });
             }
             Fault::MendDisk { node } => self.nodes[node].failing = None,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rowcast::clock::Timestamp;
-use rowcast::event::{EventId, Piece};
+use rowcast::event::{Event, EventId, Piece};
 use rowcast::position::{NodeId, Sequence};
 use rowcast::wire::{self, Message};
 use rusqlite::Connection;
@@ -41,6 +41,10 @@ pub type Stored = BTreeMap<(NodeId, Sequence), Known>;
 pub struct Judge {
     /// What was seen under each number, on the bus or in a file.
     events: BTreeMap<(NodeId, Sequence), Vec<Known>>,
+    /// What was sent: it is on its author's disk for good.
+    sent: Stored,
+    /// Ids that nodes left behind, and up to where the others had their events: what lies beyond goes along, or does not hold.
+    left: BTreeMap<NodeId, Sequence>,
     /// Old copies of files were used: numbers may be given out twice, until that is noticed.
     pub copies: bool,
     /// Committed changes that must become events.
@@ -56,6 +60,11 @@ impl Judge {
     pub fn committed(&mut self, node: usize, done: Done) {
         self.promised.push((self.promises, node, done));
         self.promises += 1;
+    }
+
+    /// A node speaks under another id from now on.
+    pub fn left(&mut self, id: NodeId, known: Sequence) {
+        self.left.insert(id, known);
     }
 
     /// How many changes were promised so far.
@@ -76,6 +85,11 @@ impl Judge {
             (Ok(Message::Fetched(rowcast::edge::store::Answer::Events(page))), Some(origin)) => {
                 self.pieces(origin, &page.pieces);
             }
+            (Ok(Message::Snapshot(page)), _) => {
+                for row in &page.rows {
+                    self.sent_event(row.origin, row.sequence, &row.event);
+                }
+            }
             _ => {}
         }
     }
@@ -83,15 +97,20 @@ impl Judge {
     fn pieces(&mut self, origin: NodeId, pieces: &[Piece]) {
         for piece in pieces {
             for (event, sequence) in piece.events.iter().zip(piece.first..) {
-                let known = Known {
-                    table: event.table.clone(),
-                    record: event.record_id.clone(),
-                    data: event.data.clone(),
-                    timestamp: event.timestamp.0,
-                };
-                self.saw(origin, sequence, &known);
+                self.sent_event(origin, sequence, event);
             }
         }
+    }
+
+    fn sent_event(&mut self, origin: NodeId, sequence: Sequence, event: &Event) {
+        let known = Known {
+            table: event.table.clone(),
+            record: event.record_id.clone(),
+            data: event.data.clone(),
+            timestamp: event.timestamp.0,
+        };
+        self.saw(origin, sequence, &known);
+        self.sent.entry((origin, sequence)).or_insert(known);
     }
 
     fn saw(&mut self, origin: NodeId, sequence: Sequence, known: &Known) {
@@ -165,10 +184,13 @@ impl Judge {
         Ok(())
     }
 
-    /// What the tables must be: the fold of the events that are stored anywhere.
+    /// What the tables must be: the fold of the events that are stored anywhere, and of those that were ever sent, also
+    /// where they are compacted since. What an old copy of a file had not seen may be gone.
     pub fn fold(&self, stored: &Stored) -> Rows {
+        let counts = |id: &(NodeId, Sequence)| self.left.get(&id.0).is_none_or(|known| id.1 <= *known);
+        let sent = self.sent.iter().filter(|(id, _)| !self.copies && counts(id) && !stored.contains_key(id));
         let mut newest: BTreeMap<(&str, &str), (Version, &Known)> = BTreeMap::new();
-        for (&(origin, sequence), known) in stored {
+        for (&(origin, sequence), known) in stored.iter().chain(sent) {
             let version = (known.timestamp, origin, sequence);
             let slot = newest.entry((&known.table, &known.record)).or_insert((version, known));
             if slot.0 < version {

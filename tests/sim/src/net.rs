@@ -1,6 +1,6 @@
 //! The simulated bus: loses, repeats, delays and reorders messages, and cuts links in one direction or both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chance::Chance;
 
@@ -15,6 +15,8 @@ pub struct Net {
     pub delay_max: u64,
     /// Links on which nothing comes through, from one node to another.
     pub cut: BTreeSet<(usize, usize)>,
+    /// When a link was mended last.
+    pub mended: BTreeMap<(usize, usize), u64>,
     chance: Chance,
 }
 
@@ -35,7 +37,7 @@ impl Net {
         let loss = if chance.one_in(3) { 0 } else { chance.below(300) };
         let repeats = if chance.one_in(3) { 0 } else { chance.below(300) };
         let delay_max = *chance.pick(&[500, 5_000, 50_000, 500_000, 3_000_000]);
-        Self { loss, repeats, delay_max, cut: BTreeSet::new(), chance }
+        Self { loss, repeats, delay_max, cut: BTreeSet::new(), mended: BTreeMap::new(), chance }
     }
 
     /// From now on everything comes through, quickly.

@@ -28,9 +28,8 @@ pub struct Outcome {
 /// How long the healed world may take until everybody is READY and equal, in microseconds of its own time.
 const HEALING_MAX: u64 = 400_000_000;
 
-/// With this variable old copies of files come back, histories are compacted, and members expelled, too. Not all seeds
-/// end well then.
-pub const ALL: &str = "ROWCAST_SIM_ALL";
+/// With this variable old copies of files come back, too. Not all seeds end well then.
+pub const COPIES: &str = "ROWCAST_SIM_COPIES";
 
 /// Runs one seed.
 pub fn run(seed: u64, keep_story: bool) -> Outcome {
@@ -38,8 +37,8 @@ pub fn run(seed: u64, keep_story: bool) -> Outcome {
     let shm = std::path::Path::new("/dev/shm");
     let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder for the simulation can be made");
-    let all = std::env::var_os(ALL).is_some();
-    let mut world = World::new(seed, folder.path(), keep_story, all);
+    let copies = std::env::var_os(COPIES).is_some();
+    let mut world = World::new(seed, folder.path(), keep_story, copies);
     let result = catch_unwind(AssertUnwindSafe(|| {
         world.begin();
         let latest = world.now + 300_000_000;

@@ -73,17 +73,17 @@ const TURN: u64 = 50_000;
 
 impl World {
     /// A world that is about to begin. Its files lie under `folder`.
-    pub fn new(seed: u64, folder: &Path, keep_story: bool, all: bool) -> Self {
+    pub fn new(seed: u64, folder: &Path, keep_story: bool, copies: bool) -> Self {
         disk::install();
         disk::begin(seed);
         let mut chance = Chance::new(seed);
-        let faults = Faults::draw(chance.fork(), all);
+        let faults = Faults::draw(chance.fork(), copies);
         let nodes = chance.between(3, 7) as usize;
         let toml = service::declaration(faults.history());
         let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();
         nodes[0].first = true;
         let verify = chance.one_in(4);
-        let member_timeout = Duration::from_secs(*chance.pick(faults.member_timeouts()));
+        let member_timeout = Duration::from_secs(*chance.pick(Faults::member_timeouts()));
         nodes.iter_mut().for_each(|node| (node.verifies, node.member_timeout) = (verify, member_timeout));
         // Coarse clocks stand still for a while, and agree: then the timestamps of several nodes are the same.
         let grain = *chance.pick(&[1, 1, 20, 1_000]);
@@ -328,6 +328,13 @@ impl World {
         let wall = self.nodes[node].wall_millis(self.now);
         let clock = self.nodes[node].greatest_wall.max(wall);
         self.nodes[node].greatest_wall = clock;
+        let (before, now) = (self.nodes[node].seen.0, self.nodes[node].id());
+        if now.is_some_and(|now| now != before) {
+            let others = (0..self.nodes.len()).filter(|&other| other != node);
+            let known = others.flat_map(|other| self.vector_of(other)).filter(|(origin, _)| *origin == before);
+            let known = known.map(|(_, known)| known).max().unwrap_or(0);
+            self.judge.left(before, known);
+        }
         let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
         let durable = sidecar.replica.store().durable();
         let (id, head) = (durable.node, durable.next);
@@ -362,7 +369,8 @@ impl World {
         let Some(sidecar) = &self.nodes[node].sidecar else { return };
         let has = &sidecar.replica.store().durable().vector;
         let mut there = Vector::default();
-        let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to));
+        let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
+        let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
         for other in self.nodes.iter().filter(|other| other.hears() && reaches(other.number, node)) {
             // Who came back a moment ago may not have been heard yet.
             let heard = other.sidecar.as_ref().filter(|other| other.started + HEARD_SURELY < self.now);
@@ -451,9 +459,8 @@ impl World {
         self.note_synced(holder);
         let message = answer.unwrap_or_else(|error| Message::Refused(error.chain()));
         let frame = wire::encode(&message);
-        if let Request::Fetch { origin, .. } = request {
-            self.judge.frame(Some(*origin), &frame);
-        }
+        let origin = if let Request::Fetch { origin, .. } = request { Some(*origin) } else { None };
+        self.judge.frame(origin, &frame);
         match self.net.fate(holder, from) {
             Fate::Comes(times) if self.nodes[from].hears() => {
                 let input = Input::Answer { ask, frame: Some(Bytes::from(frame)) };
