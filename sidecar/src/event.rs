@@ -163,6 +163,13 @@ pub struct Version {
     pub sequence: Sequence,
 }
 
+impl Version {
+    /// The event that has it.
+    pub fn id(&self) -> EventId {
+        EventId { origin: self.origin, sequence: self.sequence }
+    }
+}
+
 /// The identity of an event: the column `id`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct EventId {

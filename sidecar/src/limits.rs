@@ -80,6 +80,16 @@ pub const COMPACT_ANEW_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Members that are remembered. A hostile bus cannot grow the list beyond it.
 pub const MEMBERS_MAX: usize = 1024;
 
+/// Expelled nodes that are remembered beside them, for good. A node whose disk does not outlive it leaves one behind with
+/// each start; they are told in each presence, 17 bytes each.
+pub const EXPELLED_MAX: usize = 8 * MEMBERS_MAX;
+
+/// Pages of a load that have come and are not stored yet: one is on its way while another one is stored.
+pub const LOAD_AHEAD_MAX: usize = 2;
+
+/// Events that one transaction of a load looks at for what the donor has no more: a few milliseconds of write lock.
+pub const FORGET_EVENTS_MAX: usize = 1_000;
+
 /// Origins that are followed: every node that ever wrote, also those that are gone.
 pub const ORIGINS_MAX: usize = 4096;
 

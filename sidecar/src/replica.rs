@@ -196,10 +196,6 @@ pub struct Replica {
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
     sweeps: VecDeque<Cursor>,
-    /// Applied beyond the position when it was looked last: origin, and the last event.
-    loose: Vec<(NodeId, Sequence)>,
-    /// How many events were here then.
-    loose_at: u64,
     /// Rows were compared last: now it is the turn of everything else.
     swept: bool,
     /// When the announced tables are compared with their events next.
@@ -257,7 +253,7 @@ impl Replica {
             phase: Phase::Asking { since: at.uptime },
             order: Order::default(),
             members: Members::default(),
-            retention: retention::Retention::new(store.members()?, store.must_load_again()?, at),
+            retention: retention::Retention::new(&store, at)?,
             next_ask: 1,
             connected: false,
             bus_trouble: None,
@@ -271,8 +267,6 @@ impl Replica {
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
-            loose: Vec::new(),
-            loose_at: 0,
             swept: false,
             present_at: None,
             answered_at: None,
@@ -367,7 +361,7 @@ impl Replica {
         self.watch_contexts(at);
         self.watch_lag(at);
         self.watch_alarm(at);
-        self.watch_members(at);
+        self.watch_members();
         self.watch_horizons(at);
         self.plan_requests(at);
         self.say_presence(at);
@@ -495,6 +489,9 @@ impl Replica {
                 return Ok(Worked::Applied);
             }
         }
+        if self.load_once(at)? {
+            return Ok(Worked::Applied);
+        }
         if let Some((next, last)) = self.backlog.pop_front() {
             self.publish_stored(next, last)?;
             return Ok(Worked::Other);
@@ -509,7 +506,7 @@ impl Replica {
             }
         }
         match self.settle(at)? {
-            Worked::Idle if self.let_go(at)? || self.compact(at)? => Ok(Worked::Other),
+            Worked::Idle if self.take_as_first(at)? || self.compact(at)? => Ok(Worked::Other),
             worked => Ok(worked),
         }
     }
@@ -535,7 +532,7 @@ impl Replica {
         }
         self.counters.captured += events as u64;
         self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
-        if !self.connected || !self.identity.may_publish() || self.retention.load_again {
+        if !self.is_told() {
             return Ok(()); // The others fetch it when they hear of it.
         }
         let mut groups = Vec::new();
@@ -553,9 +550,14 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether the others hear of new events at once: not before they hear of this node's position.
+    fn is_told(&self) -> bool {
+        self.connected && self.identity.may_publish() && self.store.durable().loaded && !self.retention.load_again
+    }
+
     /// Publishes a page of a long group, or of several.
     fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
-        if !self.connected || !self.identity.may_publish() || self.retention.load_again {
+        if !self.is_told() {
             return Ok(());
         }
         let page = self.store.events(self.node(), next, last)?;

@@ -9,10 +9,25 @@
 
 use std::collections::VecDeque;
 
+use crate::edge::store::SnapshotPage;
 use crate::flow::fetch::{AskId, Request};
+use crate::limits;
 use crate::position::{NodeId, Vector};
 
-/// A load on its way.
+/// A page that has come, and how much of the work on it is done.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The table that it belongs to.
+    pub table: String,
+    /// The record that it begins after.
+    pub after: Option<String>,
+    /// The page.
+    pub page: SnapshotPage,
+    /// Its events are stored, and the records up to this one are rid of what the donor has no more.
+    pub forgotten: Option<Option<String>>,
+}
+
+/// A load under way.
 #[derive(Debug)]
 pub struct Joiner {
     donor: NodeId,
@@ -22,6 +37,7 @@ pub struct Joiner {
     tables: VecDeque<String>,
     after: Option<String>,
     needs_definitions: bool,
+    arrived: VecDeque<Arrived>,
     /// Events loaded.
     pub done: u64,
     /// Events that there are, roughly, of the tables looked at so far.
@@ -40,6 +56,7 @@ impl Joiner {
             tables: tables.into_iter().collect(),
             after: None,
             needs_definitions: true,
+            arrived: VecDeque::new(),
             done: 0,
             total: 0,
             counted: false,
@@ -51,16 +68,18 @@ impl Joiner {
         self.donor
     }
 
-    /// Goes on with another donor, after the last record that came.
-    pub fn change_donor(&mut self, donor: NodeId) {
+    /// Goes on with another donor, after the last record that came, if that one has all that was loaded so far. Answers
+    /// whether it has: else everything has to be loaded from it, or more of one record would stay here than of another.
+    pub fn change_donor(&mut self, donor: NodeId, vector: &Vector) -> bool {
         self.donor = donor;
         self.under_way = None;
         self.needs_definitions = true;
+        vector.covers(&self.target)
     }
 
-    /// What to ask now; none while something is under way, or at the end.
+    /// What to ask now; none while something is under way, while enough has come, or at the end.
     pub fn next_request(&mut self, next_ask: impl FnOnce() -> AskId) -> Option<(AskId, NodeId, Request)> {
-        if self.under_way.is_some() {
+        if self.under_way.is_some() || limits::LOAD_AHEAD_MAX <= self.arrived.len() {
             return None;
         }
         let request = if self.needs_definitions {
@@ -94,34 +113,43 @@ impl Joiner {
         self.target.join(vector);
     }
 
-    /// The table that the page under way belongs to.
+    /// The table that is being asked for.
     pub fn table(&self) -> Option<&str> {
         self.tables.front().map(String::as_str)
     }
 
-    /// The record that the page under way begins after.
-    pub fn after(&self) -> Option<&str> {
-        self.after.as_deref()
-    }
-
-    /// A page is stored.
-    pub fn took_page(&mut self, vector: &Vector, events: u64, total: u64, next: Option<String>) {
+    /// A page is here, and waits to be stored.
+    pub fn took_page(&mut self, page: SnapshotPage) {
+        let Some(table) = self.tables.front().cloned() else { return };
         self.under_way = None;
-        self.target.join(vector);
-        self.done += events;
+        self.target.join(&page.vector);
         if !self.counted {
-            self.total += total;
+            self.total += page.total;
         }
-        self.counted = next.is_some();
-        self.after = next;
+        self.counted = page.next.is_some();
+        let after = std::mem::replace(&mut self.after, page.next.clone());
         if self.after.is_none() {
             self.tables.pop_front();
+        }
+        self.arrived.push_back(Arrived { table, after, page, forgotten: None });
+    }
+
+    /// The page to work on.
+    pub fn arrived(&mut self) -> Option<&mut Arrived> {
+        self.arrived.front_mut()
+    }
+
+    /// The work on that page is done.
+    pub fn stored(&mut self) {
+        if let Some(stored) = self.arrived.pop_front() {
+            self.done += stored.page.rows.len() as u64;
         }
     }
 
     /// When everything is loaded: the position to begin at, and the target to reach.
     pub fn finished(&self) -> Option<(Vector, Vector)> {
-        let all = !self.needs_definitions && self.tables.is_empty() && self.under_way.is_none();
+        let all =
+            !self.needs_definitions && self.tables.is_empty() && self.under_way.is_none() && self.arrived.is_empty();
         self.start.clone().filter(|_| all).map(|start| (start, self.target.clone()))
     }
 }
@@ -134,6 +162,10 @@ mod tests {
         positions.iter().map(|&(id, at)| (NodeId(uuid::Uuid::from_u128(id)), at)).collect()
     }
 
+    fn page(positions: &[(u128, u64)], total: u64, next: Option<&str>) -> SnapshotPage {
+        SnapshotPage { vector: vector(positions), total, next: next.map(str::to_owned), ..SnapshotPage::default() }
+    }
+
     #[test]
     fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
         let donor = |id| NodeId(uuid::Uuid::from_u128(id));
@@ -142,18 +174,36 @@ mod tests {
         assert!(joiner.next_request(|| 2).is_none(), "one at a time");
         joiner.took_definitions(&vector(&[(1, 10), (2, 5)]));
         joiner.next_request(|| 2).unwrap();
-        joiner.took_page(&vector(&[(1, 12), (2, 5)]), 3, 9, Some("k".into()));
-        joiner.change_donor(donor(2));
+        joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k")));
+        assert!(joiner.change_donor(donor(2), &vector(&[(1, 12), (2, 7)])));
         assert_eq!(joiner.next_request(|| 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
-        joiner.took_definitions(&vector(&[(1, 8), (2, 7)]));
+        joiner.took_definitions(&vector(&[(1, 12), (2, 7)]));
         let (_, asked, request) = joiner.next_request(|| 4).unwrap();
         assert_eq!((asked, request), (donor(2), Request::Snapshot { table: "t".into(), after: Some("k".into()) }));
-        joiner.took_page(&vector(&[(1, 8), (2, 7)]), 6, 9, None);
-        assert!(joiner.finished().is_none());
+        joiner.took_page(page(&[(1, 12), (2, 7)], 9, None));
+        assert!(joiner.next_request(|| 5).is_none(), "what has come is stored first");
+        assert_eq!(joiner.arrived().unwrap().after, None);
+        joiner.stored();
+        let arrived = joiner.arrived().unwrap();
+        assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
+        joiner.stored();
         joiner.next_request(|| 5).unwrap();
-        joiner.took_page(&vector(&[(1, 9), (2, 8)]), 0, 0, None);
+        joiner.took_page(page(&[(1, 13), (2, 8)], 0, None));
+        assert!(joiner.finished().is_none(), "it is not stored");
+        joiner.stored();
         let (start, target) = joiner.finished().unwrap();
-        assert_eq!((start, target), (vector(&[(1, 8), (2, 5)]), vector(&[(1, 12), (2, 8)])));
-        assert_eq!((joiner.done, joiner.total), (9, 9));
+        assert_eq!((start, target), (vector(&[(1, 10), (2, 5)]), vector(&[(1, 13), (2, 8)])));
+        assert_eq!(joiner.total, 9);
+    }
+
+    #[test]
+    fn a_donor_that_lacks_what_was_loaded_does_not_go_on() {
+        let donor = |id| NodeId(uuid::Uuid::from_u128(id));
+        let mut joiner = Joiner::new(donor(1), ["t".to_owned()]);
+        joiner.next_request(|| 1).unwrap();
+        joiner.took_definitions(&vector(&[(1, 10)]));
+        joiner.next_request(|| 2).unwrap();
+        joiner.took_page(page(&[(1, 12)], 9, Some("k")));
+        assert!(!joiner.change_donor(donor(2), &vector(&[(1, 11)])));
     }
 }

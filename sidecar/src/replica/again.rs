@@ -1,64 +1,115 @@
-//! Loading everything once more: a node that fell behind what anybody can hand over one by one, and one that was
-//! expelled and goes on under a new node id.
+//! Loading everything once more: a node that fell behind what anybody can hand over one by one, one that was expelled and
+//! goes on under a new node id, and one whose donor died with what nobody else has.
 //!
 //! It is NOT READY meanwhile. What its service writes still becomes events, but nobody hears of them before everything
 //! is loaded: where a record was deleted in between and its tombstone is compacted, only the load shows it, and then the
 //! node's own delete goes on top of what it wrote.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Failure, Moment, Replica};
 use crate::bootstrap::gate::Phase;
-use crate::edge::store::Error;
-use crate::flow::apply::Applier;
-use crate::position::{NodeId, Sequence};
-
-/// How long nobody may be able to hand over what is missing before everything is loaded again.
-const BELOW_WAIT: Duration = Duration::from_secs(5);
+use crate::clock::Timestamp;
+use crate::observe::status::{Code, Reason};
+use crate::position::{NodeId, Sequence, Vector};
 
 /// How long a node that hears that it was given up listens to what the others have of it.
 const LISTEN_TIME: Duration = Duration::from_secs(2);
 
 impl Replica {
-    /// Whether everything is to be loaded again, or is being loaded.
+    /// Whether everything is being loaded again.
     pub(super) fn is_loading_again(&self) -> bool {
         let durable = self.store.durable();
         self.retention.load_again && durable.loaded && durable.renewal.is_none() && self.identity.may_ingest()
     }
 
-    /// Events that all who are heard have, and none can hand over: they lie below the horizons.
+    /// What is to be reached before READY: what the others have, and what a load brought parts of.
+    pub(super) fn goal(&self, at: Moment) -> Vector {
+        let mut goal = self.members.heads(at.uptime);
+        goal.join(&self.retention.load_target);
+        goal
+    }
+
+    /// Whether what is missing can come no more. What is below the horizons of all who are there, or was only on a donor
+    /// that is gone and has left parts of it here: after a while everything is loaded from somebody who is READY.
     pub(super) fn watch_horizons(&mut self, at: Moment) {
         let flowing = matches!(self.phase, Phase::CatchingUp { .. } | Phase::Ready) && self.flows() && self.connected;
+        if !flowing || !(self.is_below_horizons(at) || self.has_outlived_its_donor(at)) {
+            self.retention.stuck_since = None;
+            return;
+        }
+        let since = *self.retention.stuck_since.get_or_insert(at.uptime);
+        let waited = since + self.options.context_timeout <= at.uptime;
+        self.retention.must_load_again |= waited && !self.donors(at).is_empty();
+    }
+
+    /// Events that all who are heard have, and none can hand over.
+    fn is_below_horizons(&self, at: Moment) -> bool {
         let below = |origin, first: Sequence| {
             let had = |member: &crate::members::Member| first <= member.presence.vector.of(origin);
             self.members.live(at.uptime).any(had) && self.members.holders(origin, first, at.uptime).is_empty()
         };
-        if !flowing || !self.gaps().iter().any(|gap| below(gap.origin, gap.first)) {
-            self.retention.below_since = None;
-            return;
+        self.gaps().iter().any(|gap| below(gap.origin, gap.first))
+    }
+
+    /// A load brought parts of what nobody who is heard has.
+    fn has_outlived_its_donor(&self, at: Moment) -> bool {
+        let durable = self.store.durable();
+        let heads = self.members.heads(at.uptime);
+        let gone = |(origin, _): (NodeId, Sequence)| heads.of(origin) <= durable.vector.of(origin);
+        let lacks = durable.vector.lacks(&self.retention.load_target);
+        lacks.filter(|(origin, _)| *origin != durable.node).any(gone)
+    }
+
+    /// An operator says that nobody has more: what a load brought in part is not waited for.
+    pub(super) fn take_as_first(&mut self, at: Moment) -> Result<bool, Failure> {
+        let is_asked = self.options.first && matches!(self.phase, Phase::CatchingUp { .. });
+        let complete =
+            self.store.durable().complete || self.members.live(at.uptime).any(|member| member.presence.complete);
+        if !is_asked || complete {
+            return Ok(false);
         }
-        let since = *self.retention.below_since.get_or_insert(at.uptime);
-        self.retention.must_load_again |= since + BELOW_WAIT <= at.uptime && !self.donors(at).is_empty();
+        tracing::warn!(
+            "nobody who is there has everything, and this node may be the first: it goes on with what it has"
+        );
+        let note = at.wall.to_string();
+        self.store.write(|tx| {
+            tx.note("first", &note)?;
+            tx.set_load_target(None)?;
+            tx.set_complete()
+        })?;
+        self.retention.load_target = Vector::default();
+        self.phase = Phase::CatchingUp { target: self.goal(at) };
+        Ok(true)
     }
 
     /// Takes up what the others decided of this node. Answers whether anything changed.
     pub(super) fn heed(&mut self, at: Moment) -> Result<bool, Failure> {
         if self.retention.must_load_again && !self.retention.load_again {
             tracing::warn!("what this node lacks, the others have only in part any more: everything is loaded again");
-            self.store.write(|tx| tx.set_load_again(true))?;
-            self.begin_loading_again(at);
+            self.begin_loading_again(None, at)?;
             return Ok(true);
         }
         let own = self.node();
-        if self.speaks_as().is_none() || !self.retention.membership.is_given_up(own, at.uptime) {
+        if self.speaks_as().is_none() || !self.retention.membership.must_start_over(own, at.uptime) {
             self.retention.given_up_since = None;
             return Ok(false);
         }
         let since = *self.retention.given_up_since.get_or_insert(at.uptime);
-        if at.uptime < since + LISTEN_TIME {
+        // It needs somebody to load from, or nobody would be left who is READY.
+        if at.uptime < since + LISTEN_TIME || self.members.donors(&self.schema(), at.uptime).is_empty() {
             return Ok(false);
         }
-        let head = self.store.durable().vector.of(own);
+        self.start_over(at)?;
+        Ok(true)
+    }
+
+    /// Goes on under a new node id. What the others do not have of the old one's events goes along.
+    fn start_over(&mut self, at: Moment) -> Result<(), Failure> {
+        let own = self.node();
+        let durable = self.store.durable();
+        let (head, loaded) = (durable.vector.of(own), durable.loaded);
         let known = self.members.heads(at.uptime).of(own).min(head);
         tracing::error!(
             old_node_id = %own,
@@ -66,104 +117,52 @@ impl Replica {
             "the others have given this node up: it goes on under a new node id, and loads everything again; \
              what it had not shared goes along"
         );
-        self.store.write(|tx| tx.set_load_again(true))?;
-        self.begin_loading_again(at);
-        self.renew(known + 1, at)?;
+        let left = self.retention.membership.start_over(own, at.wall, at.uptime);
+        // Who never had everything has nothing to keep: it loads for the first time, as it would have. Else the load brings
+        // along what is stored under the id that is left behind: that it is comes first.
+        self.store.write(|tx| tx.save_members(&left))?;
+        self.members_stored(left, at);
+        if loaded {
+            self.begin_loading_again(Some(own), at)?;
+        }
+        self.renew(head + 1, at)?;
+        self.store.write(|tx| tx.set_position(own, known, Timestamp::default()))?;
+        self.retention.given_up_since = None;
         self.phase = Phase::Asking { since: at.uptime };
-        Ok(true)
+        Ok(())
     }
 
-    fn begin_loading_again(&mut self, at: Moment) {
+    /// Why a node that was given up is NOT READY.
+    pub(super) fn given_up_reason(&self) -> Option<Reason> {
+        self.retention.given_up_since?;
+        Some(Reason::new(
+            Code::Identity,
+            "the others have given this node up: it goes on under a new node id as soon as it hears somebody READY",
+        ))
+    }
+
+    fn begin_loading_again(&mut self, leaves: Option<NodeId>, at: Moment) -> Result<(), Failure> {
+        let heads = self.members.heads(at.uptime);
+        let left: BTreeSet<NodeId> = self.retention.left.iter().copied().chain(leaves).collect();
+        self.store.write(|tx| {
+            // What is written meanwhile does not build on what nobody else has: nobody could wait for that.
+            let own = tx.durable.node;
+            for (origin, position) in tx.durable.vector.clone().iter().filter(|(origin, _)| *origin != own) {
+                tx.set_position(origin, position.min(heads.of(origin)), Timestamp::default())?;
+            }
+            tx.set_load_again(Some(&left))
+        })?;
+        self.retention.left = left;
         self.retention.load_again = true;
         self.retention.must_load_again = false;
-        self.retention.below_since = None;
-        self.retention.given_up_since = None;
+        self.retention.stuck_since = None;
         self.backlog.clear();
         self.fetching.forget();
+        self.order.clear();
         self.confirming = None;
         self.confirmed = false;
         self.phase = Phase::Asking { since: at.uptime };
         self.present_at = None;
-    }
-
-    /// Everything is loaded: from here on the others may hear of everything.
-    pub(super) fn end_loading_again(&mut self) -> Result<(), Failure> {
-        if self.retention.load_again {
-            self.store.write(|tx| tx.set_load_again(false))?;
-            self.store.harden().map_err(|error| Failure::Fatal(super::Fatal(error)))?;
-            self.retention.load_again = false;
-            self.present_at = None;
-        }
         Ok(())
-    }
-}
-
-/// Events taken out in one go because nobody can hand over what comes before them.
-const LOOSE_MAX: usize = 200;
-
-impl Replica {
-    /// What a donor had and took with it when it died: the node cannot wait for it, and must not keep a part of it.
-    ///
-    /// A load that went on from a staler donor brought records with events that lie beyond what anybody who is there
-    /// has. They are taken out, and the records made of what is left; they come again when somebody brings them. Then
-    /// the node waits for them no longer. Answers whether it did anything.
-    pub(super) fn let_go(&mut self, at: Moment) -> Result<bool, Failure> {
-        let Phase::CatchingUp { target } = &self.phase else { return Ok(false) };
-        let heads = self.members.heads(at.uptime);
-        let durable = self.store.durable();
-        let own = durable.node;
-        let waits = |&(origin, to): &(NodeId, Sequence)| {
-            origin != own && durable.vector.of(origin) < to && heads.of(origin) <= durable.vector.of(origin)
-        };
-        let mut lost: Vec<(NodeId, Sequence)> = target.iter().filter(waits).collect();
-        // What an earlier, unfinished load had brought from a donor that is gone is in no target any more.
-        lost.extend(self.loose.iter().filter(|&&(origin, _)| heads.of(origin) <= durable.vector.of(origin)));
-        if lost.is_empty() || self.members.live(at.uptime).next().is_none() {
-            self.retention.lost_since = None;
-            return Ok(false);
-        }
-        let since = *self.retention.lost_since.get_or_insert(at.uptime);
-        if at.uptime < since + self.options.context_timeout {
-            return Ok(false);
-        }
-        let loose = self.store.write(|tx| {
-            let mut applier = Applier::new(tx, at.wall);
-            lost.iter().try_fold(0, |loose, (origin, _)| Ok::<_, Error>(loose + applier.let_go(*origin, LOOSE_MAX)?))
-        })?;
-        // What was stored of a long group may be among them.
-        lost.iter().for_each(|(origin, _)| self.order.unstage(*origin));
-        if loose == 0 {
-            for (origin, to) in &lost {
-                let name = self.name_of(*origin);
-                tracing::warn!(
-                    node = name,
-                    until = to,
-                    "nobody who is there has these events; they are not waited for"
-                );
-            }
-            self.loose.clear();
-            let reached = self.store.durable().vector.clone();
-            if let Phase::CatchingUp { target } = &mut self.phase {
-                lost.iter().for_each(|(origin, _)| target.set(*origin, reached.of(*origin)));
-            }
-            self.retention.lost_since = None;
-        }
-        Ok(true)
-    }
-
-    /// Whether events are stored here that lie beyond the position: a load that did not finish brought them. A node that
-    /// has just loaded is not READY before what comes in between is here, or they are let go.
-    pub(super) fn has_loose_events(&mut self) -> Result<bool, Failure> {
-        if self.store.durable().complete && !self.retention.load_again {
-            return Ok(false);
-        }
-        // Nothing has come since it was looked last.
-        let total = self.store.durable().vector.total();
-        if !self.loose.is_empty() && self.loose_at == total {
-            return Ok(true);
-        }
-        self.loose_at = total;
-        self.loose = self.store.write(|tx| tx.loose())?;
-        Ok(!self.loose.is_empty())
     }
 }

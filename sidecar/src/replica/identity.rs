@@ -364,12 +364,16 @@ impl Replica {
     fn refold_tied(&mut self, at: Moment) -> Result<(), Failure> {
         let tied = self.identity.tied.clone();
         let done = self.store.write(|tx| {
+            if ingest::is_long(tx)? {
+                return Ok(None);
+            }
             let drained = ingest::drain(tx, at.wall)?;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
             tied.iter().try_for_each(|(table, record)| applier.refold(table, record))?;
-            Ok(applier.done)
+            Ok(Some(applier.done))
         })?;
+        let Some(done) = done else { return self.ingest_journal(at).map(drop) };
         self.identity.tied.clear();
         self.publish(done.ingested)
     }

@@ -173,9 +173,12 @@ impl Replica {
         let mut batch: Vec<_> = self.announced.drain(..count).collect();
         let replies: Vec<Option<String>> = batch.iter_mut().map(|(_, reply)| reply.take()).collect();
         let written = self.store.write(|tx| {
+            if ingest::is_long(tx)? {
+                return Ok(None);
+            }
             let mut ingested = ingest::drain(tx, at.wall)?;
             let mut outcomes = Vec::with_capacity(batch.len());
-            for (announcement, _) in batch {
+            for (announcement, _) in std::mem::take(&mut batch) {
                 outcomes.push(match announced::ingest(tx, announcement, at.wall)? {
                     Ok(Heard { ingested: more, sequence }) => {
                         ingested.push(more);
@@ -184,10 +187,15 @@ impl Replica {
                     Err(refusal) => Err(refusal),
                 });
             }
-            Ok((ingested, outcomes))
+            Ok(Some((ingested, outcomes)))
         });
         let (ingested, outcomes) = match written {
-            Ok(written) => written,
+            Ok(Some(written)) => written,
+            Ok(None) => {
+                let waiting = batch.into_iter().zip(replies).map(|((announcement, _), reply)| (announcement, reply));
+                waiting.rev().for_each(|announced| self.announced.push_front(announced));
+                return self.ingest_journal(at).map(drop);
+            }
             Err(error) => {
                 // Fire and forget is caught by the reconciliation; who asked is told to try again.
                 let refusal = Refusal(format!("{}; try again", error.chain()));

@@ -6,14 +6,14 @@ use rowcast_schema::layout::LayoutId;
 
 use super::{Failure, Fatal, Moment, Replica, Worked};
 use crate::bootstrap::gate::Phase;
-use crate::bootstrap::joiner::Joiner;
+use crate::bootstrap::joiner::{Arrived, Joiner};
 use crate::clock::Timestamp;
 use crate::edge::store::{Definitions, Error, SnapshotPage};
-use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::fetch::AskId;
 use crate::flow::ingest;
 use crate::flow::receive;
+use crate::limits;
 use crate::position::Vector;
 use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
@@ -52,8 +52,8 @@ impl Replica {
         let settled = self.answered_at.is_some_and(|first| waited || first + ANSWERS_WAIT <= at.uptime);
         let durable = self.store.durable();
         if durable.loaded && !self.retention.load_again {
-            if settled || (waited && durable.complete) {
-                self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+            if settled || (waited && (durable.complete || self.options.first)) {
+                self.phase = Phase::CatchingUp { target: self.goal(at) };
             }
             return;
         }
@@ -65,6 +65,7 @@ impl Replica {
             }
             let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
             tracing::info!(donor = self.members.name(donor), "everything is loaded from another node");
+            self.retention.clock_floor = self.clock_floor(at);
             self.phase = Phase::Joining(Joiner::new(donor, tables));
         } else if self.options.first
             && !durable.loaded
@@ -75,6 +76,16 @@ impl Replica {
             self.phase = Phase::Founding;
             self.begin_sweep_of_all(&Truth::RowFromBefore);
         }
+    }
+
+    /// Later than every delete that anybody has compacted: such a one is not later than what each member is past. What a
+    /// load makes events of must be later, or it would come back to life where the delete is gone, and not elsewhere.
+    /// A clock that was wrong elsewhere does not drag this one along: of deletes that it stamped far ahead of now that is
+    /// not sure, and the comparison of digests finds what comes of it.
+    fn clock_floor(&self, at: Moment) -> Timestamp {
+        let whole = self.members.live(at.uptime).filter(|member| member.presence.complete);
+        let stamps = whole.map(|member| member.presence.stamp).filter(|stamp| *stamp != Timestamp::default());
+        stamps.min().unwrap_or_default().min(at.wall.plus(limits::DRIFT_MAX))
     }
 
     /// What was written so far is in the rows, and they are gone through from here on.
@@ -102,8 +113,16 @@ impl Replica {
         }
         if !donors.contains(&joiner.donor()) {
             let Some(&donor) = donors.first() else { return true };
-            tracing::warn!(donor = self.members.name(donor), "the donor is gone; going on with another");
-            joiner.change_donor(donor);
+            let vector = self.members.vector(donor).cloned().unwrap_or_default();
+            if joiner.change_donor(donor, &vector) {
+                tracing::warn!(donor = self.members.name(donor), "the donor is gone; going on with another");
+            } else {
+                tracing::warn!(
+                    donor = self.members.name(donor),
+                    "the donor is gone, and another one has less: everything is loaded from that one"
+                );
+                *joiner = Joiner::new(donor, self.store.tables().iter().map(|table| table.name.clone()));
+            }
         }
         let next_ask = &mut self.next_ask;
         let request = joiner.next_request(|| {
@@ -129,7 +148,7 @@ impl Replica {
         };
         let taken = match message {
             Message::Definitions(definitions) => self.take_definitions(&definitions),
-            Message::Snapshot(page) => self.take_page(page, self.judged(at)),
+            Message::Snapshot(page) => Ok(self.take_page(page)),
             Message::Refused(reason) => Ok(Some(reason)),
             _ => Ok(Some("it is not what was asked for".into())),
         };
@@ -168,46 +187,57 @@ impl Replica {
         Ok(None)
     }
 
-    /// Stores a page of records, and makes the rows of it.
-    fn take_page(&mut self, page: SnapshotPage, at: Moment) -> Result<Option<String>, Error> {
+    /// Keeps a page of records until it is its turn. Answers why it is of no use, if it is of none.
+    fn take_page(&mut self, page: SnapshotPage) -> Option<String> {
         let known = match receive::sound(&page.layouts) {
             Ok(known) => known,
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => return Some(error.to_string()),
         };
-        for row in &page.rows {
-            if let Err(error) = receive::check_event(&row.event, &known) {
-                return Ok(Some(error.to_string()));
-            }
+        if let Some(error) = page.rows.iter().find_map(|row| receive::check_event(&row.event, &known).err()) {
+            return Some(error.to_string());
         }
-        let events = page.rows.len() as u64;
-        let place = match &self.phase {
-            Phase::Joining(joiner) => joiner.table().map(|table| (table.to_owned(), joiner.after().map(str::to_owned))),
-            _ => None,
-        };
-        let Some((table, after)) = place else { return Ok(Some("nothing was to be loaded".into())) };
-        let applied = self.store.write(|tx| {
+        if let Phase::Joining(joiner) = &mut self.phase {
+            joiner.took_page(page);
+        }
+        None
+    }
+
+    /// Stores a page of records and makes the rows of it, then takes out, a little at a time, what the donor has no more.
+    /// Answers whether it did anything.
+    pub(super) fn load_once(&mut self, at: Moment) -> Result<bool, Failure> {
+        let Self { store, phase: Phase::Joining(joiner), retention, .. } = self else { return Ok(false) };
+        let Some(arrived) = joiner.arrived() else { return Ok(false) };
+        let done = store.write(|tx| {
             // I3: what was written here comes before what others wrote.
+            if tx.durable.loaded && ingest::is_long(tx)? {
+                return Ok(None);
+            }
+            tx.durable.clock.merge(retention.clock_floor);
             let drained = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
-            page.layouts.iter().try_for_each(|layout| tx.save_layout(layout))?;
-            page.contexts.iter().try_for_each(|(origin, first, vector)| tx.save_context(*origin, *first, vector))?;
+            let Arrived { table, after, page, forgotten } = &*arrived;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
-            for row in &page.rows {
-                let id = EventId { origin: row.origin, sequence: row.sequence };
-                applier.snapshot_event(id, row.group_last, &row.event)?;
+            if forgotten.is_none() {
+                applier.snapshot_page(page)?;
             }
-            applier.forget(&table, after.as_deref(), &page)?;
-            applier.finish()
+            let after = forgotten.as_ref().unwrap_or(after).as_deref();
+            let next = applier.forget(table, after, page, &retention.left)?;
+            Ok(Some((applier.finish()?, next)))
         })?;
+        let Some((applied, next)) = done else {
+            self.dirty = true;
+            return Ok(false);
+        };
+        match next {
+            Some(next) => arrived.forgotten = Some(Some(next)),
+            None => joiner.stored(),
+        }
         // Nobody hears of them before everything is loaded.
         self.counters.captured += applied.ingested.iter().map(|ingested| ingested.events as u64).sum::<u64>();
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
         self.counters.parked += applied.parked;
-        if let Phase::Joining(joiner) = &mut self.phase {
-            joiner.took_page(&page.vector, events, page.total, page.next);
-        }
-        Ok(None)
+        Ok(true)
     }
 
     /// Ends a phase whose work is done, in a transaction.
@@ -217,20 +247,27 @@ impl Replica {
                 self.set_loaded(None)?;
                 let note = at.wall.to_string();
                 self.store.write(|tx| tx.note("first", &note))?;
-                self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+                self.phase = Phase::CatchingUp { target: self.goal(at) };
             }
             Phase::Settling { start, target } if self.sweeps.is_empty() => {
                 let (start, target) = (start.clone(), target.clone());
-                self.set_loaded(Some(&start))?;
-                self.end_loading_again()?;
-                self.phase = Phase::CatchingUp { target };
+                self.set_loaded(Some((&start, &target)))?;
+                self.retention.load_target = target;
+                self.retention.load_again = false;
+                self.retention.left.clear();
+                self.present_at = None;
+                self.phase = Phase::CatchingUp { target: self.goal(at) };
             }
             Phase::CatchingUp { target } if self.has_reached(target, at) && self.drained => {
-                if !self.confirm(at) || self.has_loose_events()? {
+                if !self.confirm(at) {
                     return Ok(Worked::Idle);
                 }
-                if !self.store.durable().complete {
-                    self.store.write(|tx| tx.set_complete())?;
+                if !self.store.durable().complete || !self.retention.load_target.is_empty() {
+                    self.store.write(|tx| {
+                        tx.set_load_target(None)?;
+                        tx.set_complete()
+                    })?;
+                    self.retention.load_target = Vector::default();
                 }
                 // READY is not taken back by a power cut.
                 self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
@@ -266,22 +303,28 @@ impl Replica {
         let answered = self.members.live(at.uptime).all(|member| asked < member.seen);
         if answered || asked + CONFIRM_WAIT <= at.uptime {
             self.confirmed = true;
-            self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+            self.phase = Phase::CatchingUp { target: self.goal(at) };
         }
         false
     }
 
-    /// Everything is loaded: from here on the position counts, and what is written is a change.
-    fn set_loaded(&mut self, start: Option<&Vector>) -> Result<(), Failure> {
+    /// Everything is loaded: from here on the position counts, what is written is a change, and the others may hear of it.
+    /// Of other origins nothing is here but what the load brought: its `start` is the position, also where it had been
+    /// greater. The parts that it brought of what lies between that and its target are not all.
+    fn set_loaded(&mut self, load: Option<(&Vector, &Vector)>) -> Result<(), Failure> {
         self.store.write(|tx| {
             let own = tx.durable.node;
-            for (origin, position) in start.iter().flat_map(|start| start.iter()).filter(|(origin, _)| *origin != own) {
-                let reached = tx.durable.vector.of(origin).max(position);
-                tx.set_position(origin, reached, Timestamp::default())?;
-                tx.set_horizon(origin, position)?;
-            }
-            // A first node has nobody to catch up with; and a crash between the two would leave it waiting for somebody.
-            if start.is_none() {
+            if let Some((start, target)) = load {
+                let mut origins = tx.durable.vector.clone();
+                origins.join(start);
+                for (origin, _) in origins.iter().filter(|(origin, _)| *origin != own) {
+                    tx.set_position(origin, start.of(origin), Timestamp::default())?;
+                    tx.set_horizon(origin, start.of(origin))?;
+                }
+                tx.set_load_target(Some(target))?;
+                tx.set_load_again(None)?;
+            } else {
+                // A first node has nobody to catch up with; and a crash between the two would leave it waiting for somebody.
                 tx.set_complete()?;
             }
             // The clock took in what the snapshot brought, and must not forget it.

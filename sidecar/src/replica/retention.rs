@@ -1,15 +1,15 @@
 //! What is kept and for whom: the members on the disk, who is expelled, and what may be compacted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Failure, Moment, Replica};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, Tx, Visit};
+use crate::edge::store::{Error, Replicated, Store, Tx, Visit};
 use crate::limits;
-use crate::position::{NodeId, Sequence};
+use crate::position::{NodeId, Sequence, Vector};
 use crate::steady::compaction;
 use crate::steady::membership::{Bound, Enrolled, Hold, Membership, Standing};
 
@@ -27,14 +27,18 @@ pub(super) struct Retention {
     pub(super) hold: Option<Hold>,
     /// Everything is being loaded once more; stands on the disk, too.
     pub(super) load_again: bool,
+    /// The ids that this node has left behind since it was whole last; stand on the disk, too.
+    pub(super) left: BTreeSet<NodeId>,
     /// It has to be, from the next piece of work on.
     pub(super) must_load_again: bool,
+    /// What the last load brought parts of, until all of it is here; stands on the disk, too.
+    pub(super) load_target: Vector,
+    /// What a load makes is later than this.
+    pub(super) clock_floor: Timestamp,
     /// Since when nobody can hand over what is missing.
-    pub(super) below_since: Option<Duration>,
-    /// Since when members that are heard hold this node for lost.
+    pub(super) stuck_since: Option<Duration>,
+    /// Since when this node knows that it has to start over.
     pub(super) given_up_since: Option<Duration>,
-    /// Since when nobody who is there has what this node has still to reach.
-    pub(super) lost_since: Option<Duration>,
 }
 
 /// How often it is looked whether members have to be stored, or were expelled by an operator.
@@ -44,26 +48,30 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const HOLD_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Retention {
-    pub(super) fn new(enrolled: Vec<Enrolled>, load_again: bool, at: Moment) -> Self {
-        Self {
-            membership: Membership::new(enrolled, at.wall, at.uptime),
+    /// As it stands on the disk.
+    pub(super) fn new(store: &Store, at: Moment) -> Result<Self, Error> {
+        let load_again = store.must_load_again()?;
+        Ok(Self {
+            membership: Membership::new(store.members()?, at.wall, at.uptime),
             looked_at: at.uptime,
             looked: BTreeMap::new(),
             begun_at: at.uptime,
             compact_at: at.uptime,
             hold: None,
-            load_again,
+            load_again: load_again.is_some(),
+            left: load_again.unwrap_or_default(),
             must_load_again: false,
-            below_since: None,
+            load_target: store.load_target()?,
+            clock_floor: Timestamp::default(),
+            stuck_since: None,
             given_up_since: None,
-            lost_since: None,
-        }
+        })
     }
 }
 
 impl Replica {
     /// What the members said counts when this node has caught up with it.
-    pub(super) fn watch_members(&mut self, _at: Moment) {
+    pub(super) fn watch_members(&mut self) {
         if self.flows() {
             self.retention.membership.caught_up(&self.store.durable().vector);
         }
@@ -101,8 +109,8 @@ impl Replica {
 
     /// Stores what has to be known of the members after a restart. Answers whether anything had to be.
     pub(super) fn keep_members(&mut self, at: Moment) -> Result<bool, Failure> {
-        // Who never had everything gives nobody up: two newcomers would take the only node with data for lost.
-        let timeout = self.store.durable().complete.then_some(self.options.member_timeout);
+        // Who is not READY gives nobody up: it might be the only node with data.
+        let timeout = matches!(self.phase, Phase::Ready).then_some(self.options.member_timeout);
         let mut due = self.retention.membership.due(timeout, at.uptime);
         let look = self.retention.looked_at + LOOK_INTERVAL <= at.uptime;
         if look {
@@ -124,7 +132,7 @@ impl Replica {
         Ok(stored.into_iter().filter(|member| member.standing == Standing::Expelled && !known(member)).collect())
     }
 
-    fn members_stored(&mut self, stored: Vec<Enrolled>, at: Moment) {
+    pub(super) fn members_stored(&mut self, stored: Vec<Enrolled>, at: Moment) {
         for member in &stored {
             let before = self.retention.membership.standing(member.node);
             if before != Some(member.standing) && member.standing != Standing::Member {

@@ -27,6 +27,7 @@ impl Replica {
         let mut reasons: Vec<Reason> = Vec::new();
         reasons.extend(self.alarm.as_ref().map(|(reason, _)| reason.clone()));
         reasons.extend(self.identity_reason());
+        reasons.extend(self.given_up_reason());
         reasons.extend(self.trouble.as_ref().map(|trouble| trouble.reason.clone()));
         if !self.connected && !matches!(self.phase, Phase::Ready) && !durable.complete {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");

@@ -56,11 +56,14 @@ impl Replica {
         let (table, round) = (cursor.table.clone(), cursor.round);
         let begins = cursor.at == reconcile::Phase::Rows(None);
         let schema = self.verify.swept_since;
-        let (next, ingested, schema) = self.store.write(|tx| {
+        let done = self.store.write(|tx| {
             if forget {
                 tx.journal_forget()?;
+            } else if ingest::is_long(tx)? {
+                return Ok(None);
             }
-            let mut ingested = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
+            // What is written while the rows of a new node are looked at is a change like any other.
+            let mut ingested = ingest::drain(tx, at.wall)?;
             let schema = if begins { tx.schema_version()? } else { schema };
             let (next, more) = reconcile::step(tx, cursor, at.wall)?;
             ingested.extend(more);
@@ -69,8 +72,12 @@ impl Replica {
                 // Compared from its beginning, and the triggers were there all the while.
                 tx.prove(&table, schema)?;
             }
-            Ok((next, ingested, schema))
+            Ok(Some((next, ingested, schema)))
         })?;
+        let Some((next, ingested, schema)) = done else {
+            self.ingest_journal(at)?;
+            return Ok(true);
+        };
         self.journal_forgotten = true;
         self.verify.swept_since = schema;
         // The schema may have changed again meanwhile: then the sweep begins anew, with what is pending now.

@@ -15,9 +15,8 @@
 //! - **X is a member, and E's number is not above X's own position in V.** Then this node has E already: it has caught
 //!   up with V. This covers what X wrote before it applied T and had not sent: X drains its journal, and looks at the
 //!   rows of announced tables, in the transaction that applies T (I3), so such events are at or below its position when
-//!   its vector covers T. It covers the events of a node that has loaded everything and settled, with their lowest
-//!   stamps: they are all there before its first vector; until then its vector is empty, and nothing goes. It covers
-//!   events that are made again under a new node id with their old timestamps, for the same reason.
+//!   its vector covers T. It covers events that are made again under a new node id with their old timestamps, after a copy
+//!   or a restore: they are all there before its first vector.
 //! - **X is a member, and E's number is above it.** Then E was stamped after that presence, and X's clock gives out
 //!   nothing at or below S (I5). So E is later than T. A timestamp from the future that X parked has not moved its clock;
 //!   then S is below T, and T stays. While X ingests a long group in parts, some of it is stamped and none of it counts
@@ -27,9 +26,10 @@
 //!   any of them has of X is in its vector, and this node has it. Nobody hands over more.
 //! - **X is unknown here.** A new node loads everything before it says a vector, from a donor that has it among its members
 //!   on disk, and so keeps from then on what the new one lacks. So it is with one that takes the donor's file whole: it is
-//!   among the donor's members before the copy is made, and the donor looks again. A node with a past (it was expelled, or fell behind all horizons)
-//!   loads the same way; where it wrote to a record that the donor had, and has no more, its writes stay in the event
-//!   tables under a delete of its own: see `replica::load`.
+//!   among the donor's members before the copy is made, and the donor looks again. What it makes of its rows is stamped later than what a
+//!   member is past when the load begins, thus later than T (`clock_floor` in `replica::load`). A node with a past (it was
+//!   expelled, or fell behind all horizons) loads the same way, and brings along what it had not shared with new stamps,
+//!   where that still holds: see `flow::apply::forget`.
 //!
 //! Content does not change by compaction either: what goes is older than something that stays and that all members have,
 //! and a late event that falls between the two is older than what stays, too.

@@ -5,10 +5,16 @@
 //!
 //! **Expulsion.** A node that has heard nothing of a member for the member timeout, while it hears a majority, holds it
 //! for lost. That is for good: from that moment on, and before it says so, it takes nothing any more that comes from the
-//! lost one; only what others that are not expelled have of it. A member that a majority of the members (the lost one
-//! counts among them) holds for lost is expelled; so is one that an operator expels. A node that hears that it is held
-//! for lost does not argue: it takes a new node id. So a majority of two cannot be reached by one, and of two parts of
-//! a split cluster only the greater one expels.
+//! lost one; only what others that are not expelled have of it. Only a READY node does that, and only one that has heard
+//! a majority for an eighth of the time-out without a break: when a whole cluster slept, those who wake up first give
+//! nobody up. A member that a majority of the members (the lost one counts among them) holds for lost is expelled; so is
+//! one that an operator expels. So a majority of two cannot be reached by one, and of two parts of a split cluster only
+//! the greater one expels.
+//!
+//! **Starting over.** An expelled node that is told so by a READY one takes a new node id, and loads everything again. Of
+//! two that hear each other, where one holds the other for lost and nobody is expelled, the one with the greater id does
+//! that: else two that could not hear each other for the time-out would shut each other out for ever. Only a READY node
+//! is heeded, and only somebody READY is loaded from, so of all that accuse each other the least stays READY.
 //!
 //! Pure: time and what was heard come in; what has to be stored goes out, and takes effect when it is stored.
 
@@ -96,6 +102,15 @@ pub struct Bound {
     pub stamp: Timestamp,
 }
 
+/// What a node said last of itself and of this node.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    at: Duration,
+    ready: bool,
+    /// Whether it holds this node for lost or expelled.
+    accused: Option<Standing>,
+}
+
 #[derive(Clone, Debug)]
 struct Row {
     enrolled: Enrolled,
@@ -107,6 +122,8 @@ struct Row {
     since: Duration,
     /// For how long it had been silent before that.
     before: Duration,
+    /// What it said last, listened to or not.
+    word: Option<Word>,
     /// Whether the row is on the disk as it stands here.
     stored: bool,
 }
@@ -118,6 +135,9 @@ pub struct Membership {
     /// Expelled by the word of others; takes effect when it is stored.
     told: BTreeSet<NodeId>,
     refreshed: Duration,
+    looked_at: Duration,
+    /// Since when a majority is heard without a break.
+    majority_since: Option<Duration>,
 }
 
 /// How often what members said is stored, when nothing else has to be.
@@ -129,22 +149,26 @@ impl Membership {
         let row = |enrolled: Enrolled| {
             let millis = wall.millis().saturating_sub(enrolled.heard_at.millis());
             let before = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-            (enrolled.node, Row { enrolled, ahead: None, since: uptime, before, stored: true, heard: false })
+            (enrolled.node, Row { before, stored: true, ..Row::new(enrolled, uptime) })
         };
-        Self { rows: enrolled.into_iter().map(row).collect(), told: BTreeSet::new(), refreshed: uptime }
+        Self { rows: enrolled.into_iter().map(row).collect(), refreshed: uptime, looked_at: uptime, ..Self::default() }
     }
 
     /// Takes in what a node says of itself and of others. Answers whether it is listened to: not when it is lost or
     /// expelled.
     pub fn heard(&mut self, own: NodeId, presence: &Presence, wall: Timestamp, uptime: Duration) -> bool {
+        let accused = presence.lost.iter().find(|(node, _)| *node == own);
+        let accused = accused.map(|&(_, expelled)| if expelled { Standing::Expelled } else { Standing::Lost });
+        let word = Some(Word { at: uptime, ready: presence.ready, accused });
         if self.is_frozen(presence.node) {
+            self.rows.entry(presence.node).and_modify(|row| row.word = word);
             return false;
         }
         if !self.enrol(presence.node, wall, uptime) {
             return true; // The list is full: it is heard, and does not count.
         }
         let mut said = Said { vector: presence.vector.clone(), stamp: presence.stamp, lost: BTreeSet::new() };
-        for &(node, expelled) in presence.lost.iter().take(limits::MEMBERS_MAX) {
+        for &(node, expelled) in presence.lost.iter().take(limits::EXPELLED_MAX) {
             said.lost.insert(node);
             if expelled && node != own && self.enrol(node, wall, uptime) {
                 self.told.insert(node);
@@ -159,7 +183,7 @@ impl Membership {
             row.stored = false;
         }
         (row.since, row.before, row.enrolled.heard_at) = (uptime, Duration::ZERO, wall);
-        (row.ahead, row.heard) = (Some(said), true);
+        (row.ahead, row.heard, row.word) = (Some(said), true, word);
         true
     }
 
@@ -168,15 +192,14 @@ impl Membership {
         if self.rows.contains_key(&node) {
             return true;
         }
-        if limits::MEMBERS_MAX <= self.rows.len() {
+        // The expelled ones are remembered beside the members, for good: under that id nobody may come back.
+        let members = self.unexpelled().count();
+        if limits::MEMBERS_MAX <= members || limits::MEMBERS_MAX + limits::EXPELLED_MAX <= self.rows.len() {
             return false;
         }
         let enrolled =
             Enrolled { node, name: String::new(), heard_at: wall, said: Said::default(), standing: Standing::Member };
-        self.rows.insert(
-            node,
-            Row { enrolled, ahead: None, heard: false, since: uptime, before: Duration::ZERO, stored: false },
-        );
+        self.rows.insert(node, Row::new(enrolled, uptime));
         true
     }
 
@@ -248,16 +271,49 @@ impl Membership {
             + usize::from(self.is_frozen(node))
     }
 
-    /// Whether a member that is heard holds this node itself for lost.
-    pub fn is_given_up(&self, own: NodeId, uptime: Duration) -> bool {
-        let says = |row: &Row| row.enrolled.said.lost.contains(&own) || row.says_ahead(own);
-        self.rows.values().any(|row| row.enrolled.standing == Standing::Member && row.is_live(uptime) && says(row))
+    /// Whether this node has to start over under a new node id: it is expelled, or gives way to another one.
+    pub fn must_start_over(&self, own: NodeId, uptime: Duration) -> bool {
+        self.rows.values().any(|row| {
+            let Some(word) = row.word.filter(|word| word.ready && uptime < word.at + limits::MEMBER_TIMEOUT) else {
+                return false;
+            };
+            match (row.enrolled.standing, word.accused) {
+                (Standing::Expelled, _) | (Standing::Member, None) => false,
+                (_, Some(Standing::Expelled)) => true,
+                (Standing::Lost, _) | (Standing::Member, Some(_)) => row.enrolled.node < own,
+            }
+        })
+    }
+
+    /// This node starts over, and has left the id `old` behind: nobody is to wait for it. It gives up nobody by its own
+    /// word alone any more. Answers the rows that have to be stored; they take effect with [`Membership::stored`].
+    pub fn start_over(&mut self, old: NodeId, wall: Timestamp, uptime: Duration) -> Vec<Enrolled> {
+        let lost = |row: &&mut Row| row.enrolled.standing == Standing::Lost;
+        let mut due = Vec::new();
+        for row in self.rows.values_mut().filter(lost) {
+            row.enrolled.standing = Standing::Member;
+            (row.since, row.before) = (uptime, Duration::ZERO);
+            due.push(row.enrolled.clone());
+        }
+        if self.enrol(old, wall, uptime) {
+            let row = &self.rows[&old];
+            due.push(Enrolled { standing: Standing::Expelled, ..row.enrolled.clone() });
+        }
+        due
     }
 
     /// The rows that have to be stored, with what changes in them. They take effect with [`Membership::stored`]. Without a
-    /// timeout this node holds nobody for lost by itself.
-    pub fn due(&self, timeout: Option<Duration>, uptime: Duration) -> Vec<Enrolled> {
-        let majority = self.is_majority(self.heard_count(uptime));
+    /// timeout this node holds nobody for lost by itself. To be called every second or so: who stood still has not listened.
+    pub fn due(&mut self, timeout: Option<Duration>, uptime: Duration) -> Vec<Enrolled> {
+        let stood_still = self.looked_at + limits::MEMBER_TIMEOUT < uptime;
+        self.looked_at = uptime;
+        if stood_still || !self.is_majority(self.heard_count(uptime)) {
+            self.majority_since = None;
+        } else {
+            self.majority_since.get_or_insert(uptime);
+        }
+        let listened = self.majority_since.map_or(Duration::ZERO, |since| uptime.saturating_sub(since));
+        let timeout = timeout.filter(|timeout| *timeout / 8 <= listened && self.majority_since.is_some());
         let refresh = self.refreshed + REFRESH_INTERVAL <= uptime;
         let mut due = Vec::new();
         for row in self.rows.values() {
@@ -265,9 +321,7 @@ impl Membership {
             let expelled = self.told.contains(&node) || self.is_majority(self.votes(node));
             let standing = match row.enrolled.standing {
                 Standing::Member | Standing::Lost if expelled => Standing::Expelled,
-                Standing::Member if majority && timeout.is_some_and(|timeout| row.is_lost(timeout, uptime)) => {
-                    Standing::Lost
-                }
+                Standing::Member if timeout.is_some_and(|timeout| row.is_lost(timeout, uptime)) => Standing::Lost,
                 standing => standing,
             };
             let live = standing == Standing::Member && row.is_live(uptime);
@@ -286,14 +340,7 @@ impl Membership {
             let node = enrolled.node;
             let was_frozen = self.is_frozen(node);
             let standing = enrolled.standing;
-            let row = self.rows.entry(node).or_insert_with(|| Row {
-                enrolled,
-                ahead: None,
-                heard: false,
-                since: uptime,
-                before: Duration::ZERO,
-                stored: true,
-            });
+            let row = self.rows.entry(node).or_insert_with(|| Row::new(enrolled, uptime));
             (row.enrolled.standing, row.stored) = (standing, true);
             if standing != Standing::Member && !was_frozen {
                 frozen.push(node);
@@ -329,12 +376,15 @@ impl Membership {
 }
 
 impl Row {
+    fn new(enrolled: Enrolled, since: Duration) -> Self {
+        Self { enrolled, ahead: None, heard: false, since, before: Duration::ZERO, word: None, stored: false }
+    }
+
     fn is_live(&self, uptime: Duration) -> bool {
         self.heard && uptime < self.since + limits::MEMBER_TIMEOUT
     }
 
-    /// Silent for the time-out, and for a good part of it since this process began: a wrong clock at the start alone
-    /// gives nobody up.
+    /// Silent for the time-out. This process has listened for a good part of it: see [`Membership::due`].
     fn is_lost(&self, timeout: Duration, uptime: Duration) -> bool {
         let here = uptime.saturating_sub(self.since);
         timeout / 8 <= here && timeout <= here.saturating_add(self.before)
@@ -351,7 +401,7 @@ mod tests {
 
     use super::*;
 
-    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+    const TIMEOUT: Duration = Duration::from_secs(800);
     const NOW: Timestamp = Timestamp(1 << 60);
 
     fn node(id: u128) -> NodeId {
@@ -390,8 +440,21 @@ mod tests {
     }
 
     fn store(membership: &mut Membership, uptime: Duration) -> Vec<NodeId> {
-        let due = membership.due(Some(WEEK), uptime);
+        let due = membership.due(Some(TIMEOUT), uptime);
         membership.stored(due, uptime)
+    }
+
+    /// Some go on to be heard, for an eighth of the time-out. Answers when that is over, and who was given up.
+    fn listen(membership: &mut Membership, ids: &[u128], from: Duration) -> (Duration, Vec<NodeId>) {
+        let mut given_up = Vec::new();
+        for second in 0..TIMEOUT.as_secs() / 8 + 2 {
+            let uptime = from + Duration::from_secs(second);
+            for &id in ids {
+                membership.heard(node(1), &presence(id, 5, &[]), NOW, uptime);
+            }
+            given_up.extend(store(membership, uptime));
+        }
+        (from + TIMEOUT / 8 + Duration::from_secs(1), given_up)
     }
 
     fn everything(positions: &[(u128, u64)]) -> Vector {
@@ -422,41 +485,77 @@ mod tests {
     fn a_majority_expels_a_silent_member_and_waits_until_all_have_said_so() {
         let mut membership = membership(&[2, 3], Duration::ZERO);
         let own = everything(&[(2, 5), (3, 5)]);
-        membership.heard(node(1), &presence(2, 5, &[]), NOW, WEEK);
-        assert_eq!(store(&mut membership, WEEK), [node(3)]);
+        let (now, given_up) = listen(&mut membership, &[2], TIMEOUT);
+        assert_eq!(given_up, [node(3)]);
         assert_eq!(membership.standing(node(3)), Some(Standing::Lost));
-        assert!(!membership.heard(node(1), &presence(3, 6, &[]), NOW, WEEK), "it is not listened to any more");
-        assert_eq!(store(&mut membership, WEEK), []);
-        membership.heard(node(1), &presence(2, 5, &[(3, false)]), NOW, WEEK);
-        store(&mut membership, WEEK);
+        assert!(!membership.heard(node(1), &presence(3, 6, &[]), NOW, now), "it is not listened to any more");
+        assert_eq!(store(&mut membership, now), []);
+        membership.heard(node(1), &presence(2, 5, &[(3, false)]), NOW, now);
+        store(&mut membership, now);
         assert_eq!(membership.standing(node(3)), Some(Standing::Expelled), "two of three say so");
         assert_eq!(membership.count(), 2);
-        assert_eq!(membership.bound(&own, NOW, WEEK), Err(Hold::Expelling(node(2))), "not caught up with its word");
+        assert_eq!(membership.bound(&own, NOW, now), Err(Hold::Expelling(node(2))), "not caught up with its word");
         membership.caught_up(&own);
-        assert!(membership.bound(&own, NOW, WEEK).is_ok());
+        assert!(membership.bound(&own, NOW, now).is_ok());
     }
 
     #[test]
     fn of_two_none_expels_the_other_and_a_minority_neither_votes_nor_compacts() {
-        for ids in [&[2][..], &[2, 3], &[2, 3, 4]] {
+        for (ids, heard) in [(&[2][..], &[][..]), (&[2, 3], &[]), (&[2, 3, 4], &[2])] {
             let mut membership = membership(ids, Duration::ZERO);
-            if ids.len() == 3 {
-                membership.heard(node(1), &presence(2, 5, &[]), NOW, 2 * WEEK);
-            }
-            store(&mut membership, 2 * WEEK);
-            assert!(ids.iter().all(|&id| membership.standing(node(id)) == Some(Standing::Member)), "{ids:?}");
+            let (now, given_up) = listen(&mut membership, heard, 2 * TIMEOUT);
+            assert_eq!(given_up, [], "{ids:?}");
             let own = everything(&[(2, 5), (3, 5), (4, 5)]);
-            assert!(matches!(membership.bound(&own, NOW, 2 * WEEK), Err(Hold::Minority { .. })));
+            assert!(matches!(membership.bound(&own, NOW, now), Err(Hold::Minority { .. })));
         }
     }
 
     #[test]
-    fn a_wrong_clock_at_the_start_gives_nobody_up() {
+    fn who_slept_or_has_a_wrong_clock_gives_nobody_up_at_once() {
         let enrolled = membership(&[2, 3], Duration::ZERO).iter().cloned().collect();
-        let mut later = Membership::new(enrolled, NOW.plus(100 * WEEK), Duration::ZERO);
-        later.heard(node(1), &presence(2, 5, &[]), NOW, Duration::from_secs(1));
-        store(&mut later, Duration::from_secs(1));
-        assert_eq!(later.standing(node(3)), Some(Standing::Member));
+        let mut later = Membership::new(enrolled, NOW.plus(100 * TIMEOUT), Duration::ZERO);
+        let (now, given_up) = listen(&mut later, &[2], Duration::ZERO);
+        assert_eq!(given_up, [node(3)], "it was silent for long before, and while this one listened");
+        let mut slept = membership(&[2, 3], Duration::ZERO);
+        for at in [now + 9 * TIMEOUT, now + 18 * TIMEOUT] {
+            slept.heard(node(1), &presence(2, 5, &[]), NOW, at);
+            assert_eq!(store(&mut slept, at), []);
+        }
+    }
+
+    #[test]
+    fn of_two_that_hear_each_other_again_the_greater_one_starts_over() {
+        let (now, lost) = (Duration::from_secs(1), Some((2, false)));
+        for (own, accused_here, accuses, expected) in
+            [(1, None, lost, false), (3, None, Some((3, false)), true), (1, lost, None, false), (3, lost, None, true)]
+        {
+            let mut membership = Membership::default();
+            let accuses: Vec<(u128, bool)> = accuses.map(|(_, expelled)| (own, expelled)).into_iter().collect();
+            membership.heard(node(own), &presence(2, 5, &[]), NOW, now);
+            store(&mut membership, now);
+            if accused_here.is_some() {
+                let row = Enrolled { standing: Standing::Lost, ..membership.iter().next().unwrap().clone() };
+                membership.stored(vec![row], now);
+            }
+            membership.heard(node(own), &presence(2, 5, &accuses), NOW, now);
+            assert_eq!(membership.must_start_over(node(own), now), expected, "{own} {accused_here:?} {accuses:?}");
+            let mut unready = presence(2, 5, &accuses);
+            unready.ready = false;
+            membership.heard(node(own), &unready, NOW, now);
+            assert!(!membership.must_start_over(node(own), now), "who is not READY is not heeded");
+        }
+    }
+
+    #[test]
+    fn who_is_expelled_starts_over_and_leaves_its_own_verdicts_behind() {
+        let mut membership = membership(&[2, 3], Duration::ZERO);
+        let (now, _) = listen(&mut membership, &[2], TIMEOUT);
+        membership.heard(node(1), &presence(2, 5, &[(1, true)]), NOW, now);
+        assert!(membership.must_start_over(node(1), now));
+        let due = membership.start_over(node(1), NOW, now);
+        assert_eq!(membership.stored(due, now), [node(1)]);
+        assert_eq!(membership.standing(node(3)), Some(Standing::Member));
+        assert_eq!(membership.standing(node(1)), Some(Standing::Expelled));
     }
 
     #[test]
@@ -469,8 +568,6 @@ mod tests {
         assert_eq!(membership.told(), (vec![], vec![]));
         store(&mut membership, Duration::ZERO);
         assert_eq!(membership.told(), (vec![node(2), node(5), node(6)], vec![(node(3), true)]));
-        membership.heard(node(1), &presence(2, 5, &[(1, false)]), NOW, Duration::ZERO);
-        assert!(membership.is_given_up(node(1), Duration::ZERO));
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub enum Truth {
     Row(Want),
     /// The row, from before this node was complete: it becomes an event with the lowest stamps.
     RowFromBefore,
-    /// The events: the row is made what they say. A row that no event knows becomes an event with the lowest stamps.
+    /// The events: the row is made what they say. A row that no event knows becomes an event, stamped now: later than any
+    /// delete of its record that is compacted already.
     Events,
 }
 
@@ -136,7 +137,11 @@ impl Walk<'_> {
         if tx.is_kept_out(self.table, &record_id)? || tx.holds_large_row(self.table, &record_id)? {
             return Ok(None);
         }
-        let Some(content) = tx.content(self.table, self.shape, &record_id)? else {
+        let content = tx.content(self.table, self.shape, &record_id)?;
+        if content.is_none() && !tx.parked_of(self.table, &record_id)?.is_empty() {
+            return Ok(None); // What is known of it waits, and is not overtaken by what was here before.
+        }
+        let Some(content) = content else {
             return Ok(row.map(|row| Change {
                 table: self.table.name.clone(),
                 operation: Operation::Create,
@@ -144,7 +149,7 @@ impl Walk<'_> {
                 data: Some(record::row_to_json(&self.shape.layout.columns, row)),
                 layout: self.shape.layout.id,
                 changed: -1,
-                at: None,
+                at: Some(self.now),
             }));
         };
         match (content.cells, row) {

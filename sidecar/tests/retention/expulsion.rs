@@ -3,7 +3,7 @@
 use rowcast::edge::store::{expel, members_of};
 use rowcast::steady::membership::Standing;
 
-use super::{Cluster, DAY, TABLE, toml};
+use super::{Cluster, MEMBER_TIMEOUT, TABLE, toml};
 
 fn row(id: &str, a: &str) -> (String, String) {
     (id.to_owned(), a.to_owned())
@@ -28,7 +28,7 @@ fn assert_all(cluster: &mut Cluster, nodes: &[usize], rows: &[(String, String)])
 /// A partition longer than the member time-out, with both sides writing.
 #[test]
 fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
-    let mut cluster = Cluster::new(&toml("latest"), 3);
+    let mut cluster = Cluster::with_timeout(&toml("latest"), 3, MEMBER_TIMEOUT);
     cluster
         .sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1'), ('both', '1'), ('gone', '1'), ('again', '1')");
     cluster.run(20);
@@ -41,8 +41,7 @@ fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
     cluster.sql(0, "DELETE FROM t WHERE id IN ('deleted', 'again'); UPDATE t SET a = 'later' WHERE id = 'both'");
     cluster.run(20);
     assert_eq!(cluster.one(0, "SELECT count(*) FROM t_Events WHERE operation_type = 'DELETE'"), 2, "they wait for it");
-    cluster.step(8 * DAY);
-    cluster.run(40);
+    cluster.outlast();
     assert_eq!(cluster.events(0), 3, "expelled, it holds nothing back: {:?}", cluster.why(0));
     cluster.sql(2, "UPDATE t SET a = 'latest' WHERE id = 'kept'");
     cluster.run(4);
@@ -60,7 +59,7 @@ fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
 
 #[test]
 fn of_two_members_only_the_operator_expels_one() {
-    let mut cluster = Cluster::new(&toml("latest"), 2);
+    let mut cluster = Cluster::with_timeout(&toml("latest"), 2, MEMBER_TIMEOUT);
     cluster.sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1')");
     cluster.run(20);
     let id = cluster.id(1);
@@ -68,8 +67,7 @@ fn of_two_members_only_the_operator_expels_one() {
     cluster.sql(1, "UPDATE t SET a = 'late'");
     cluster.run(4);
     cluster.sql(0, "DELETE FROM t WHERE id = 'deleted'");
-    cluster.step(30 * DAY);
-    cluster.run(40);
+    cluster.outlast();
     assert_eq!(cluster.events(0), 3, "nothing goes: {:?}", cluster.why(0));
     let path = cluster.path(0);
     assert!(members_of(&path).unwrap().iter().all(|member| member.standing == Standing::Member));
@@ -85,19 +83,63 @@ fn of_two_members_only_the_operator_expels_one() {
     assert_all(&mut cluster, &[0, 1], &[row("kept", "late")]);
 }
 
+/// It has nothing of its own to bring along: what stood in its tables before it joined is not newer than what the others did.
+#[test]
+fn a_newcomer_that_is_expelled_before_it_has_loaded_is_a_newcomer_again() {
+    let mut cluster = Cluster::with_timeout(&toml("latest"), 2, MEMBER_TIMEOUT);
+    cluster.sql(0, "INSERT INTO t VALUES ('shared', '1'), ('deleted', '1')");
+    cluster.run(10);
+    let joiner = cluster.add(&format!("{TABLE} INSERT INTO t VALUES ('shared', 'old'), ('deleted', 'old');"));
+    cluster.answers = Some(0);
+    cluster.start(joiner, false);
+    cluster.run(10);
+    cluster.sql(joiner, "UPDATE t SET a = 'older'");
+    cluster.run(4);
+    let id = cluster.id(joiner);
+    cluster.split(&[joiner], &[0, 1]);
+    cluster.sql(1, "UPDATE t SET a = '2' WHERE id = 'shared'");
+    cluster.outlast();
+    cluster.answers = None;
+    cluster.heal();
+    cluster.run(60);
+    assert_ne!(cluster.id(joiner), id);
+    assert_all(&mut cluster, &[0, 1, joiner], &[row("deleted", "1"), row("shared", "2")]);
+}
+
+/// While it was away one of the others has forgotten a delete already, and the donor has not.
+#[test]
+fn what_is_brought_along_meets_a_delete_that_only_some_have_forgotten() {
+    for donor in [0, 1] {
+        let mut cluster = Cluster::with_timeout(&toml("latest"), 3, MEMBER_TIMEOUT);
+        cluster.sql(0, "INSERT INTO t VALUES ('a', '1'), ('b', '1')");
+        cluster.run(20);
+        cluster.split(&[2], &[0, 1]);
+        cluster.sql(2, "UPDATE t SET a = 'late'");
+        cluster.run(4);
+        cluster.sql(0, "DELETE FROM t WHERE id = 'a'");
+        cluster.run(4);
+        cluster.outlast();
+        cluster.sql(0, "DELETE FROM t WHERE id = 'b'; INSERT INTO t VALUES ('b', 'later')");
+        // The donor is the one that has most.
+        cluster.sql(donor, "INSERT INTO t VALUES ('c', '1'); DELETE FROM t WHERE id = 'c'");
+        cluster.heal();
+        cluster.run(80);
+        assert_all(&mut cluster, &[0, 1, 2], &[row("b", "later")]);
+    }
+}
+
 /// A node that was given up dies on its way back, at any step.
 #[test]
 fn an_expelled_member_that_is_restarted_on_its_way_back_ends_alike() {
     for steps in 1..14 {
-        let mut cluster = Cluster::new(&toml("latest"), 3);
+        let mut cluster = Cluster::with_timeout(&toml("latest"), 3, MEMBER_TIMEOUT);
         cluster.sql(0, "INSERT INTO t VALUES ('deleted', '1'), ('kept', '1')");
         cluster.run(20);
         cluster.split(&[2], &[0, 1]);
         cluster.sql(2, "UPDATE t SET a = 'late'");
         cluster.run(4);
         cluster.sql(0, "DELETE FROM t WHERE id = 'deleted'");
-        cluster.step(8 * DAY);
-        cluster.run(40);
+        cluster.outlast();
         cluster.heal();
         cluster.run(steps);
         cluster.start(2, false);
@@ -128,10 +170,38 @@ fn a_member_below_every_horizon_loads_everything_again_and_keeps_its_id_and_its_
     assert!(cluster.replica(joiner).is_ready(), "{:?}", cluster.why(joiner));
     cluster.stop(0);
     cluster.heal();
-    cluster.run(60);
+    cluster.run(120);
     assert_eq!(cluster.id(1), id);
     let rows = [row("a", "unshared"), row("b", "2"), row("c", "1"), row("unshared", "1")];
     assert_all(&mut cluster, &[1, joiner], &rows);
+}
+
+/// The only node that ever had everything is gone, and has left a part here: an operator says that this is all there is.
+#[test]
+fn a_node_whose_only_donor_is_gone_waits_for_it_or_for_an_operator() {
+    let mut cluster = Cluster::new(&toml("forever"), 1);
+    cluster.sql(0, "INSERT INTO t VALUES ('a', '1'), ('b', '1')");
+    cluster.run(4);
+    let joiner = cluster.add(TABLE);
+    (cluster.held, cluster.answers) = (Some(Vec::new()), Some(1));
+    cluster.start(joiner, false);
+    cluster.run(8);
+    cluster.sql(0, "UPDATE t SET a = '2'; UPDATE t SET a = '3' WHERE id = 'b'");
+    cluster.run(1);
+    cluster.answers = Some(1);
+    cluster.run(4);
+    assert_eq!(cluster.rows(joiner), [row("a", "2"), row("b", "3")], "loaded");
+    cluster.stop(0);
+    cluster.run(200);
+    cluster.start(joiner, false);
+    cluster.run(200);
+    assert!(!cluster.replica(joiner).is_ready(), "who never had everything does not know that this is all");
+    cluster.start(joiner, true);
+    cluster.run(20);
+    assert!(cluster.replica(joiner).is_ready(), "{:?}", cluster.why(joiner));
+    cluster.start(joiner, false);
+    cluster.run(20);
+    assert!(cluster.replica(joiner).is_ready(), "{:?}", cluster.why(joiner));
 }
 
 /// The donor dies in the middle, and what only it had is half here: it does not stay, and is not waited for.

@@ -21,6 +21,8 @@ use rusqlite::Connection;
 use self::stage::{answer, declaration, options, service};
 
 pub(crate) const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+/// How long members may be silent that are to be expelled. An eighth of it the others listen, half a second a step.
+pub(crate) const MEMBER_TIMEOUT: Duration = Duration::from_secs(200);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The declaration of `t` with that history.
@@ -45,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) held: Option<Vec<(usize, bytes::Bytes)>>,
     /// How many requests are still answered, when that is limited.
     pub(crate) answers: Option<usize>,
+    /// How long a member may be silent.
+    member_timeout: Duration,
     /// Since everything began; added to the wall clock, too.
     pub(crate) passed: Duration,
 }
@@ -52,7 +56,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `count` nodes that have joined one another.
     pub(crate) fn new(toml: &str, count: usize) -> Self {
+        Self::with_timeout(toml, count, 100 * DAY)
+    }
+
+    /// The same, of which members may be silent for some time only.
+    pub(crate) fn with_timeout(toml: &str, count: usize, member_timeout: Duration) -> Self {
         let mut cluster = Self {
+            member_timeout,
             toml: toml.to_owned(),
             nodes: Vec::new(),
             cut: BTreeSet::new(),
@@ -81,7 +91,11 @@ impl Cluster {
         let moment = self.moment();
         self.stop(at);
         let store = Store::open(&self.path(at), declaration(&self.toml)).unwrap();
-        let options = Options { verify_interval: Duration::from_secs(600), ..options(&format!("n{at}"), first) };
+        let options = Options {
+            verify_interval: Duration::from_secs(600),
+            member_timeout: self.member_timeout,
+            ..options(&format!("n{at}"), first)
+        };
         let mut replica = Replica::new(store, options, moment).unwrap();
         replica.handle(Input::Connected(true), moment);
         self.nodes[at].replica = Some(replica);
@@ -152,6 +166,12 @@ impl Cluster {
         for _ in 0..steps {
             self.step(Duration::from_millis(500));
         }
+    }
+
+    /// Long enough that who hears a majority gives up who was silent.
+    pub(crate) fn outlast(&mut self) {
+        self.step(2 * MEMBER_TIMEOUT);
+        self.run(100);
     }
 
     /// Time passes, then everybody does everything that there is to do.

@@ -105,7 +105,7 @@ impl Tx<'_> {
         set_state(self.connection, key, value)
     }
 
-    fn forget_state(&self, key: &str) -> Result<(), Error> {
+    pub(super) fn forget_state(&self, key: &str) -> Result<(), Error> {
         self.connection.execute("DELETE FROM _rowcast_state WHERE key = ?1", [key]).doing("forget a state").map(drop)
     }
 

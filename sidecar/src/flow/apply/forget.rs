@@ -1,78 +1,134 @@
 //! What a donor had and has no more goes here, too: while everything is loaded from it, page by page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rowcast_schema::declaration::History;
 use rowcast_schema::record;
 
 use super::Applier;
-use crate::edge::store::{Error, Replicated, SnapshotPage};
-use crate::event::{EventId, Operation};
+use crate::clock::Timestamp;
+use crate::edge::store::{Error, Replicated, SnapshotPage, Stored};
+use crate::event::{Event, EventId, Operation, Version};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
+use crate::limits;
 use crate::position::{NodeId, Vector};
 
 impl Applier<'_, '_> {
-    /// Takes out the events of the records after `after` and up to the end of the page that the donor's vector covers
-    /// and the page does not have: they were superseded, or their record was deleted and its tombstone is compacted.
-    ///
-    /// Where a record is gone there, and this node has written to it since without making it anew, its writes stay in
-    /// the event table, and a delete goes on top of them: no deleted row comes back, and nothing of it is lost unseen.
-    /// The page itself is applied before. Answers how many events went.
+    /// Stores the events of a page, and makes the rows of their records.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn forget(&mut self, table: &str, after: Option<&str>, page: &SnapshotPage) -> Result<u64, Error> {
-        let Some(table) = self.tx.tables().get(table).cloned() else { return Ok(0) };
-        let given: BTreeSet<EventId> =
-            page.rows.iter().map(|row| EventId { origin: row.origin, sequence: row.sequence }).collect();
-        let records: BTreeSet<&str> = page.rows.iter().map(|row| row.event.record_id.as_str()).collect();
-        let stored = self.tx.events_of_records(&table, after, page.next.as_deref())?;
-        let mut gone = 0;
-        for events in stored.chunk_by(|one, next| one.record_id == next.record_id) {
-            let (out, stay): (Vec<_>, Vec<_>) = events
-                .iter()
-                .partition(|event| !given.contains(&event.id) && event.id.sequence <= page.vector.of(event.id.origin));
-            if out.is_empty() {
-                continue;
-            }
-            let ids: Vec<EventId> = out.iter().map(|event| event.id).collect();
-            gone += ids.len() as u64;
-            self.tx.drop_events(&table, &ids, &page.vector)?;
-            let record_id = &events[0].record_id;
-            let own = self.tx.durable.node;
-            let written = |event: &&_| -> bool {
-                let event: &crate::edge::store::Stored = event;
-                event.id.origin == own && event.operation == Operation::Update
-            };
-            if !records.contains(record_id.as_str()) && !stay.is_empty() && stay.iter().all(written) {
-                self.bury(&table, record_id)?;
-            }
-            self.refold(&table.name, record_id)?;
-            self.delete_unknown(&table, record_id)?;
+    pub fn snapshot_page(&mut self, page: &SnapshotPage) -> Result<(), Error> {
+        page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
+        page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
+        for row in &page.rows {
+            let id = EventId { origin: row.origin, sequence: row.sequence };
+            self.snapshot_event(id, row.group_last, &row.event)?;
         }
-        Ok(gone)
+        Ok(())
     }
 
-    /// Takes out events of an origin beyond its position, at most `limit` of each table: they came with a load, and nobody can
-    /// hand over what comes before them. Answers how many.
+    /// Takes out what is stored here of the records after `after` and up to the end of the page, and is not on the page: it was
+    /// superseded, or its record was deleted and the tombstone is compacted; or only this node ever had it, and whoever
+    /// made it brings it again. This node's own events that the donor does not have stay. A table that is never
+    /// compacted keeps its history, too: it is superseded here as it is there.
+    ///
+    /// What nobody brings again goes along: events that the donor does not have of the ids that this node has `left`. Where they hold the record against what the donor has of it, the newest
+    /// is emitted again as this node's own, stamped now: with its old timestamp it would come back to life where a later
+    /// delete is compacted, and not where it is still stored. Where they do not, they go.
+    ///
+    /// A record that the donor does not know was deleted, if it was known here to have been shared. Then what was written to
+    /// it without knowing that goes, too; and where it is this node's own, and has its number, a delete goes on top of it.
+    ///
+    /// The page itself is applied before. Answers after which record to go on, or that it is done.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn let_go(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
-        let mut gone = 0;
-        let last = EventId { origin, sequence: self.tx.durable.vector.of(origin) };
-        for table in self.tx.tables().iter() {
-            let loose = self.tx.events_beyond(table, last, limit)?;
-            let ids: Vec<EventId> = loose.iter().map(|event| event.id).collect();
-            self.tx.drop_events(table, &ids, &Vector::default())?;
-            gone += ids.len();
-            let records: BTreeSet<&String> = loose.iter().map(|event| &event.record_id).collect();
-            for record_id in records {
-                self.refold(&table.name, record_id)?;
-                self.delete_unknown(table, record_id)?;
-            }
+    pub fn forget(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        page: &SnapshotPage,
+        left: &BTreeSet<NodeId>,
+    ) -> Result<Option<String>, Error> {
+        let Some(table) = self.tx.tables().get(table).cloned() else { return Ok(None) };
+        let mut given: BTreeMap<&str, BTreeSet<Version>> = BTreeMap::new();
+        for row in &page.rows {
+            let version = Version { timestamp: row.event.timestamp, origin: row.origin, sequence: row.sequence };
+            given.entry(&row.event.record_id).or_default().insert(version);
         }
-        Ok(gone)
+        let stored = self.tx.events_of_records(&table, after, page.next.as_deref(), limits::FORGET_EVENTS_MAX)?;
+        let none = BTreeSet::new();
+        for events in stored.events.chunk_by(|one, next| one.record_id == next.record_id) {
+            let given = given.get(events[0].record_id.as_str()).unwrap_or(&none);
+            self.forget_of_record(&table, events, given, (&page.vector, left))?;
+        }
+        Ok(stored.next)
+    }
+
+    /// The same for the events of one record, the oldest first, beside those that the donor has.
+    fn forget_of_record(
+        &mut self,
+        table: &Replicated,
+        events: &[Stored],
+        given: &BTreeSet<Version>,
+        (covered, left): (&Vector, &BTreeSet<NodeId>),
+    ) -> Result<(), Error> {
+        let own = self.tx.durable.node;
+        let (is_known, keeps_history) = (!given.is_empty(), table.declared.history == History::Forever);
+        let is_covered = |event: &Stored| event.version.sequence <= covered.of(event.version.origin);
+        let stays = |event: &&Stored| {
+            let kept = is_covered(event) && is_known && keeps_history;
+            given.contains(&event.version) || kept || (event.version.origin == own && !is_covered(event))
+        };
+        let (stay, out): (Vec<&Stored>, Vec<&Stored>) = events.iter().partition(stays);
+        let Some(record_id) = out.first().map(|event| &event.record_id) else { return Ok(()) };
+        let written = stay.iter().any(|event| !given.contains(&event.version) && event.version.origin == own);
+        let unshared: Vec<&Stored> =
+            out.iter().filter(|event| !is_covered(event) && left.contains(&event.version.origin)).copied().collect();
+        let shared = out.iter().rfind(|event| is_covered(event));
+        let existed = shared.is_some_and(|event| event.operation != Operation::Delete);
+        let made_anew = |events: &[&Stored]| {
+            let deleted = events.iter().position(|event| event.operation == Operation::Delete);
+            deleted.is_some_and(|at| events[at..].iter().any(|event| event.operation != Operation::Delete))
+        };
+        let holds = |newest: &Stored| match given.last() {
+            Some(theirs) => *theirs < newest.version,
+            None => !existed || made_anew(&unshared),
+        };
+        let carried = match unshared.last() {
+            Some(newest) if !written && holds(newest) => self.tx.event(table, newest.version.id())?,
+            _ => None,
+        };
+        if carried.is_none() && !unshared.is_empty() {
+            tracing::warn!(
+                table = table.name,
+                record = record_id,
+                writes = unshared.len(),
+                "what was written here while the others had given this node up does not hold: they changed or deleted the record"
+            );
+        }
+        let ids: Vec<EventId> = out.iter().map(|event| event.version.id()).collect();
+        self.tx.drop_events(table, &ids)?;
+        if let Some((event, _)) = carried {
+            self.emit_again(table, event)?;
+        }
+        let updates_only = unshared.is_empty() && stay.iter().all(|event| event.operation == Operation::Update);
+        if !is_known && written && ((existed && !made_anew(&unshared)) || updates_only) {
+            self.bury(table, record_id)?;
+        }
+        self.refold(&table.name, record_id)?;
+        self.delete_unknown(table, record_id)
+    }
+
+    /// What this node did under an id that it has left is done again under the one that it has.
+    fn emit_again(&mut self, table: &Replicated, event: Event) -> Result<(), Error> {
+        let Event { operation, record_id, data, layout, changed, .. } = event;
+        let name = table.name.clone();
+        let change = Change { table: name, operation, record_id, data, layout, changed, at: Some(self.now) };
+        self.done.ingested.push(ingest::changes(self.tx, vec![change], self.now)?);
+        Ok(())
     }
 
     /// Puts a delete on top of what this node wrote to a record that the others had deleted.
@@ -83,6 +139,7 @@ impl Applier<'_, '_> {
             record = record_id,
             "a record that was written here had been deleted by the others meanwhile: it is deleted; the writes stay in the event table"
         );
+        let Some(newest) = self.tx.newest(table, record_id)? else { return Ok(()) };
         let change = Change {
             table: table.name.clone(),
             operation: Operation::Delete,
@@ -90,9 +147,11 @@ impl Applier<'_, '_> {
             data: None,
             layout: shape.layout.id,
             changed: 0,
-            at: Some(self.now),
+            at: None,
         };
-        let ingested = ingest::changes(self.tx, vec![change], self.now)?;
+        // Right behind them, and not now: who made the record anew meanwhile does not know of it.
+        let behind = Timestamp(newest.version.timestamp.0 + 1);
+        let ingested = ingest::carried(self.tx, vec![(change, behind)])?;
         self.done.ingested.push(ingested);
         Ok(())
     }
