@@ -109,9 +109,9 @@ impl Members {
         Some(if low.saturating_abs() < high.saturating_abs() { low } else { high })
     }
 
-    /// How far a node had everything when it was heard last.
-    pub fn vector(&self, node: NodeId) -> Option<&Vector> {
-        self.all.get(&node).map(|member| &member.presence.vector)
+    /// What a node said last.
+    pub fn presence(&self, node: NodeId) -> Option<&Presence> {
+        self.all.get(&node).map(|member| &member.presence)
     }
 
     /// What all live members together have.

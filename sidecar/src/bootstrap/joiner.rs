@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use uuid::Uuid;
+
 use crate::edge::store::SnapshotPage;
 use crate::flow::fetch::{AskId, Request};
 use crate::limits;
@@ -31,6 +33,8 @@ pub struct Arrived {
 #[derive(Debug)]
 pub struct Joiner {
     donor: NodeId,
+    /// The run of its sidecar.
+    session: Uuid,
     under_way: Option<AskId>,
     start: Option<Vector>,
     target: Vector,
@@ -46,10 +50,11 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// Begins to load the `tables` from `donor`.
-    pub fn new(donor: NodeId, tables: impl IntoIterator<Item = String>) -> Self {
+    /// Begins to load the `tables` from `donor`, in that run of its sidecar.
+    pub fn new((donor, session): (NodeId, Uuid), tables: impl IntoIterator<Item = String>) -> Self {
         Self {
             donor,
+            session,
             under_way: None,
             start: None,
             target: Vector::default(),
@@ -68,10 +73,24 @@ impl Joiner {
         self.donor
     }
 
+    /// The same, with the run of its sidecar.
+    pub fn whence(&self) -> (NodeId, Uuid) {
+        (self.donor, self.session)
+    }
+
+    /// Whether it is still the same donor: one that was started again may have lost, or exchanged, what it had.
+    pub fn is_from(&self, donor: NodeId, session: Uuid) -> bool {
+        self.whence() == (donor, session)
+    }
+
     /// Goes on with another donor, after the last record that came, if that one has all that was loaded so far. Answers
     /// whether it has: else everything has to be loaded from it, or more of one record would stay here than of another.
-    pub fn change_donor(&mut self, donor: NodeId, vector: &Vector) -> bool {
-        self.donor = donor;
+    /// The donor itself, started again, does not: its numbers may stand for other events now.
+    pub fn change_donor(&mut self, (donor, session): (NodeId, Uuid), vector: &Vector) -> bool {
+        if self.donor == donor {
+            return false;
+        }
+        (self.donor, self.session) = (donor, session);
         self.under_way = None;
         self.needs_definitions = true;
         vector.covers(&self.target)
@@ -118,9 +137,12 @@ impl Joiner {
         self.tables.front().map(String::as_str)
     }
 
-    /// A page is here, and waits to be stored.
-    pub fn took_page(&mut self, page: SnapshotPage) {
-        let Some(table) = self.tables.front().cloned() else { return };
+    /// A page is here, and waits to be stored. Answers whether it is one of the donor that began: its vector never goes back.
+    pub fn took_page(&mut self, page: SnapshotPage) -> bool {
+        let Some(table) = self.tables.front().cloned() else { return true };
+        if !page.vector.covers(&self.target) {
+            return false;
+        }
         self.under_way = None;
         self.target.join(&page.vector);
         if !self.counted {
@@ -132,6 +154,7 @@ impl Joiner {
             self.tables.pop_front();
         }
         self.arrived.push_back(Arrived { table, after, page, forgotten: None });
+        true
     }
 
     /// The page to work on.
@@ -159,7 +182,7 @@ mod tests {
     use super::*;
 
     fn vector(positions: &[(u128, u64)]) -> Vector {
-        positions.iter().map(|&(id, at)| (NodeId(uuid::Uuid::from_u128(id)), at)).collect()
+        positions.iter().map(|&(id, at)| (NodeId(Uuid::from_u128(id)), at)).collect()
     }
 
     fn page(positions: &[(u128, u64)], total: u64, next: Option<&str>) -> SnapshotPage {
@@ -168,19 +191,19 @@ mod tests {
 
     #[test]
     fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
-        let donor = |id| NodeId(uuid::Uuid::from_u128(id));
+        let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
         let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()]);
         assert_eq!(joiner.next_request(|| 1).unwrap().2, Request::Definitions);
         assert!(joiner.next_request(|| 2).is_none(), "one at a time");
         joiner.took_definitions(&vector(&[(1, 10), (2, 5)]));
         joiner.next_request(|| 2).unwrap();
-        joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k")));
+        assert!(joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k"))));
         assert!(joiner.change_donor(donor(2), &vector(&[(1, 12), (2, 7)])));
         assert_eq!(joiner.next_request(|| 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
         joiner.took_definitions(&vector(&[(1, 12), (2, 7)]));
         let (_, asked, request) = joiner.next_request(|| 4).unwrap();
-        assert_eq!((asked, request), (donor(2), Request::Snapshot { table: "t".into(), after: Some("k".into()) }));
-        joiner.took_page(page(&[(1, 12), (2, 7)], 9, None));
+        assert_eq!((asked, request), (donor(2).0, Request::Snapshot { table: "t".into(), after: Some("k".into()) }));
+        assert!(joiner.took_page(page(&[(1, 12), (2, 7)], 9, None)));
         assert!(joiner.next_request(|| 5).is_none(), "what has come is stored first");
         assert_eq!(joiner.arrived().unwrap().after, None);
         joiner.stored();
@@ -188,7 +211,7 @@ mod tests {
         assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
         joiner.stored();
         joiner.next_request(|| 5).unwrap();
-        joiner.took_page(page(&[(1, 13), (2, 8)], 0, None));
+        assert!(joiner.took_page(page(&[(1, 13), (2, 8)], 0, None)));
         assert!(joiner.finished().is_none(), "it is not stored");
         joiner.stored();
         let (start, target) = joiner.finished().unwrap();
@@ -198,12 +221,14 @@ mod tests {
 
     #[test]
     fn a_donor_that_lacks_what_was_loaded_does_not_go_on() {
-        let donor = |id| NodeId(uuid::Uuid::from_u128(id));
+        let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
         let mut joiner = Joiner::new(donor(1), ["t".to_owned()]);
         joiner.next_request(|| 1).unwrap();
         joiner.took_definitions(&vector(&[(1, 10)]));
         joiner.next_request(|| 2).unwrap();
-        joiner.took_page(page(&[(1, 12)], 9, Some("k")));
+        assert!(joiner.took_page(page(&[(1, 12)], 9, Some("k"))));
+        assert!(!joiner.took_page(page(&[(1, 11)], 9, None)), "it was set back");
+        assert!(!joiner.change_donor(donor(1), &vector(&[(1, 99)])), "it was started again");
         assert!(!joiner.change_donor(donor(2), &vector(&[(1, 11)])));
     }
 }

@@ -51,7 +51,7 @@ impl Replica {
         let told = self.members.iter().flat_map(|member| member.presence.layouts.iter().copied());
         let at = self.facts.events.iter().position(|(name, _)| *name == table.name);
         let newest = at.and_then(|at| self.facts.newest.get(at)).map(Vec::as_slice).unwrap_or_default();
-        let unheard = newest.iter().filter(|(origin, _)| self.members.vector(*origin).is_none());
+        let unheard = newest.iter().filter(|(origin, _)| self.members.presence(*origin).is_none());
         told.chain(unheard.map(|(_, layout)| *layout)).collect()
     }
 

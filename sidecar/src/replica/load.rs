@@ -14,6 +14,7 @@ use crate::flow::fetch::AskId;
 use crate::flow::ingest;
 use crate::flow::receive;
 use crate::limits;
+use crate::members::Presence;
 use crate::position::Vector;
 use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
@@ -66,7 +67,8 @@ impl Replica {
             let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
             tracing::info!(donor = self.members.name(donor), "everything is loaded from another node");
             self.retention.clock_floor = self.clock_floor(at);
-            self.phase = Phase::Joining(Joiner::new(donor, tables));
+            let session = self.members.presence(donor).map(|presence| presence.session).unwrap_or_default();
+            self.phase = Phase::Joining(Joiner::new((donor, session), tables));
         } else if self.options.first
             && !durable.loaded
             && waited
@@ -111,17 +113,18 @@ impl Replica {
         if at.uptime < self.load_not_before {
             return true;
         }
-        if !donors.contains(&joiner.donor()) {
-            let Some(&donor) = donors.first() else { return true };
-            let vector = self.members.vector(donor).cloned().unwrap_or_default();
-            if joiner.change_donor(donor, &vector) {
-                tracing::warn!(donor = self.members.name(donor), "the donor is gone; going on with another");
+        let donors: Vec<&Presence> = donors.iter().filter_map(|donor| self.members.presence(*donor)).collect();
+        if !donors.iter().any(|donor| joiner.is_from(donor.node, donor.session)) {
+            let Some(donor) = donors.first() else { return true };
+            let (from, name) = ((donor.node, donor.session), &donor.name);
+            if joiner.change_donor(from, &donor.vector) {
+                tracing::warn!(donor = name, "the donor is gone; going on with another");
             } else {
                 tracing::warn!(
-                    donor = self.members.name(donor),
-                    "the donor is gone, and another one has less: everything is loaded from that one"
+                    donor = name,
+                    "the donor is gone, and what was loaded from it may be: everything is loaded from the beginning"
                 );
-                *joiner = Joiner::new(donor, self.store.tables().iter().map(|table| table.name.clone()));
+                *joiner = Joiner::new(from, self.store.tables().iter().map(|table| table.name.clone()));
             }
         }
         let next_ask = &mut self.next_ask;
@@ -197,7 +200,11 @@ impl Replica {
             return Some(error.to_string());
         }
         if let Phase::Joining(joiner) = &mut self.phase {
-            joiner.took_page(page);
+            if !joiner.took_page(page) {
+                let (donor, tables) = (joiner.whence(), self.store.tables().iter().map(|table| table.name.clone()));
+                *joiner = Joiner::new(donor, tables);
+                return Some("the donor has less than it had: everything is loaded from the beginning".into());
+            }
         }
         None
     }

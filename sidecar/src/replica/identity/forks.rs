@@ -202,8 +202,8 @@ impl Replica {
 
     /// The origins of which a member has less than it had: it gave events other numbers.
     pub(in crate::replica) fn lowered_by(&self, presence: &Presence) -> Vec<NodeId> {
-        let Some(before) = self.members.vector(presence.node) else { return Vec::new() };
-        presence.vector.lacks(before).map(|(origin, _)| origin).collect()
+        let Some(before) = self.members.presence(presence.node) else { return Vec::new() };
+        presence.vector.lacks(&before.vector).map(|(origin, _)| origin).collect()
     }
 
     /// What nobody has under those numbers any more is not waited for.
