@@ -232,7 +232,7 @@ impl Seeking {
         }
         self.frames.insert(node, frame.clone());
         let members = &self.members;
-        self.frames.retain(|node, _| members.vector(*node).is_some());
+        self.frames.retain(|node, _| members.presence(*node).is_some());
         Heard::Other
     }
 
