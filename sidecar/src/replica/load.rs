@@ -199,12 +199,11 @@ impl Replica {
         if let Some(error) = page.rows.iter().find_map(|row| receive::check_event(&row.event, &known).err()) {
             return Some(error.to_string());
         }
-        if let Phase::Joining(joiner) = &mut self.phase {
-            if !joiner.took_page(page) {
-                let (donor, tables) = (joiner.whence(), self.store.tables().iter().map(|table| table.name.clone()));
-                *joiner = Joiner::new(donor, tables);
-                return Some("the donor has less than it had: everything is loaded from the beginning".into());
-            }
+        let Phase::Joining(joiner) = &mut self.phase else { return None };
+        if !joiner.took_page(page) {
+            let (donor, tables) = (joiner.whence(), self.store.tables().iter().map(|table| table.name.clone()));
+            *joiner = Joiner::new(donor, tables);
+            return Some("the donor has less than it had: everything is loaded from the beginning".into());
         }
         None
     }
@@ -224,11 +223,18 @@ impl Replica {
             let Arrived { table, after, page, forgotten } = &*arrived;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
-            if forgotten.is_none() {
-                applier.snapshot_page(page)?;
-            }
-            let after = forgotten.as_ref().unwrap_or(after).as_deref();
-            let next = applier.forget(table, after, page, &retention.left)?;
+            let next = match forgotten {
+                // On most nodes that load there is nothing but what the load brings.
+                None if !applier.has_events(table, after.as_deref(), page)? => {
+                    applier.snapshot_page(page)?;
+                    None
+                }
+                None => {
+                    applier.snapshot_page(page)?;
+                    applier.forget(table, after.as_deref(), page, &retention.left)?
+                }
+                Some(after) => applier.forget(table, after.as_deref(), page, &retention.left)?,
+            };
             Ok(Some((applier.finish()?, next)))
         })?;
         let Some((applied, next)) = done else {

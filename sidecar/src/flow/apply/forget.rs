@@ -29,6 +29,15 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
+    /// Whether anything is stored here of the records after `after` and up to the end of the page.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn has_events(&self, table: &str, after: Option<&str>, page: &SnapshotPage) -> Result<bool, Error> {
+        let Some(table) = self.tx.tables().get(table) else { return Ok(false) };
+        Ok(!self.tx.events_of_records(table, after, page.next.as_deref(), 1)?.events.is_empty())
+    }
+
     /// Takes out what is stored here of the records after `after` and up to the end of the page, and is not on the page: it was
     /// superseded, or its record was deleted and the tombstone is compacted; or only this node ever had it, and whoever
     /// made it brings it again. This node's own events that the donor does not have stay. A table that is never
