@@ -179,7 +179,7 @@ impl Store {
             wal,
             schema_version: -1,
             stirred_version: -1,
-            data_version: -1,
+            data_version: NEVER_LOOKED,
             starting: true,
             claim,
             new_identity: false,
@@ -331,7 +331,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether another connection has committed since the last call.
+    /// Whether another connection has committed since the last call. The first call tells nothing: a node begins with a look
+    /// into the journal in any case.
     ///
     /// # Errors
     /// When SQLite cannot read the database.
@@ -341,7 +342,8 @@ impl Store {
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
             .doing("read PRAGMA data_version")?;
-        Ok(std::mem::replace(&mut self.data_version, version) != version)
+        let before = std::mem::replace(&mut self.data_version, version);
+        Ok(before != version && before != NEVER_LOOKED)
     }
 
     /// Whether the node id was made by this start: then nobody else can speak under it.
@@ -414,6 +416,9 @@ impl Store {
         self.durable.clock.last()
     }
 }
+
+/// SQLite never gives a database this data version.
+const NEVER_LOOKED: i64 = -1;
 
 fn parse<T: std::str::FromStr>(place: &str, text: &str) -> Result<T, Error>
 where

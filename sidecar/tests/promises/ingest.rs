@@ -1,10 +1,11 @@
 //! Every change of the service becomes an event, whatever it did in between.
 
+use rowcast::edge::store::Store;
 use rowcast::flow::ingest;
 use rowcast::replica::Worked;
 use rowcast_schema::identifier::quoted;
 
-use super::{Node, toml};
+use super::{Node, declaration, toml};
 
 const USERS: &str = "CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, email TEXT UNIQUE);";
 
@@ -79,4 +80,19 @@ fn a_partial_unique_index_is_used_to_look_for_suspects() {
     node.sql("INSERT INTO s VALUES ('c', 'x', 0)");
     let suspects = node.text("SELECT count(*) AS v FROM _rowcast_journal WHERE op = 4");
     assert_eq!(suspects.as_deref(), Some("0"), "rows outside of {} are no victims", quoted("one"));
+}
+
+/// It took its own start for a write of the service, and kept its transactions short for ten seconds.
+#[test]
+fn only_a_write_of_the_service_counts_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let service = rusqlite::Connection::open(&path).unwrap();
+    service.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a)").unwrap();
+    let mut store = Store::open(&path, declaration(&toml(&["t"]))).unwrap();
+    assert!(!store.changed_by_others().unwrap(), "the first look");
+    assert!(!store.changed_by_others().unwrap());
+    service.execute_batch("INSERT INTO t VALUES (1, 1)").unwrap();
+    assert!(store.changed_by_others().unwrap());
+    assert!(!store.changed_by_others().unwrap());
 }
