@@ -16,6 +16,7 @@ mod identity;
 mod intake;
 mod layouts;
 mod load;
+mod outgoing;
 mod pause;
 mod presence;
 mod retention;
@@ -35,15 +36,13 @@ use crate::clock::Timestamp;
 use crate::edge::store::{Error, Facts, Reader, Store};
 use crate::flow::capture::announced::Announcement;
 use crate::flow::fetch::{AskId, Fetching, Request};
-use crate::flow::ingest::{self, Ingested};
+use crate::flow::ingest;
 use crate::flow::order::Order;
-use crate::flow::publish;
 use crate::limits;
 use crate::members::Members;
 use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
-use crate::wire::{self, Message};
 
 pub use verify::Asked;
 
@@ -522,56 +521,6 @@ impl Replica {
         let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };
         self.publish(vec![ingested])?;
         Ok(worked)
-    }
-
-    /// Hardens and publishes what was ingested: nothing leaves before it is on the disk.
-    fn publish(&mut self, ingested: Vec<Ingested>) -> Result<(), Failure> {
-        let events: usize = ingested.iter().map(|ingested| ingested.events).sum();
-        if events == 0 {
-            return Ok(());
-        }
-        self.counters.captured += events as u64;
-        self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
-        if !self.is_told() {
-            return Ok(()); // The others fetch it when they hear of it.
-        }
-        let mut groups = Vec::new();
-        for done in ingested {
-            groups.extend(done.groups);
-            self.backlog.extend(done.stored);
-        }
-        let layouts = |id| self.layout(id);
-        let feeds = publish::pack(self.node(), groups, layouts);
-        for mut feed in feeds {
-            self.link(&mut feed);
-            self.counters.published += feed.pieces.iter().map(|piece| piece.events.len() as u64).sum::<u64>();
-            self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
-        }
-        Ok(())
-    }
-
-    /// Whether the others hear of new events at once: not before they hear of this node's position.
-    fn is_told(&self) -> bool {
-        self.connected && self.identity.may_publish() && self.store.durable().loaded && !self.retention.load_again
-    }
-
-    /// Publishes a page of a long group, or of several.
-    fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
-        if !self.is_told() {
-            return Ok(());
-        }
-        let page = self.store.events(self.node(), next, last)?;
-        let Some(until) = page.pieces.last().map(crate::event::Piece::last) else { return Ok(()) };
-        self.counters.published += until + 1 - next;
-        let layouts = |id| page.layouts.iter().find(|layout| layout.id == id).cloned();
-        for mut feed in publish::pack(self.node(), page.pieces, layouts) {
-            self.link(&mut feed);
-            self.outputs.push_back(Output::Feed(wire::encode(&Message::Feed(feed))));
-        }
-        if until < last {
-            self.backlog.push_front((until + 1, last));
-        }
-        Ok(())
     }
 
     fn schema(&self) -> String {

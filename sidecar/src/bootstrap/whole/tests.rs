@@ -1,3 +1,5 @@
+//! What a joiner asks, takes and refuses while it takes a file whole.
+
 use super::*;
 
 fn node(id: u128) -> NodeId {
