@@ -1,4 +1,4 @@
-//! The whole database as one file: how a donor copies it without what is its own ([`copy`]), and how a node that has none
+//! The whole database as one file: how a donor copies it without what is its own ([`copy()`]), and how a node that has none
 //! takes such a copy as its own ([`arrive`]).
 //!
 //! Both work on files beside the database, never on the database itself: a copy is put in its place in one step, and only
