@@ -1,5 +1,6 @@
 //! One node of the simulation: its files, its service, its sidecar, and its clock.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub struct Node {
     /// The latest that its wall clock ever was, in milliseconds.
     pub greatest_wall: i64,
     /// What all that were READY had when its sidecar started.
-    pub ready_others_had: Vector,
+    pub ready_others_had: BTreeMap<usize, Vector>,
     /// It founds the cluster.
     pub first: bool,
 }
@@ -99,7 +100,7 @@ impl Node {
             backup: None,
             verifies: false,
             greatest_wall: 0,
-            ready_others_had: Vector::default(),
+            ready_others_had: BTreeMap::new(),
             seen: (NodeId(Uuid::nil()), 0),
             member_timeout: Duration::from_secs(3600),
             first: false,

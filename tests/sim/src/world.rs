@@ -202,10 +202,9 @@ impl World {
             return self.sidecar_dies(node);
         }
         self.story.tell(now, format_args!("n{node} starts as {:?}", self.nodes[node].id()));
-        let mut had = Vector::default();
-        for other in self.nodes.iter().filter_map(|other| other.sidecar.as_ref()).filter(|other| other.ready) {
-            had.join(&other.replica.store().durable().vector);
-        }
+        let ready = |other: &&Node| other.sidecar.as_ref().is_some_and(|sidecar| sidecar.ready);
+        let vector = |other: &Node| (other.number, self.vector_of(other.number).into_iter().collect());
+        let had = self.nodes.iter().filter(ready).map(vector).collect();
         self.nodes[node].ready_others_had = had;
         let life = self.nodes[node].life;
         self.at(now, Happening::Turn { node, life, regular: true });
@@ -368,17 +367,18 @@ impl World {
     fn judge_first_ready(&mut self, node: usize) {
         let Some(sidecar) = &self.nodes[node].sidecar else { return };
         let has = &sidecar.replica.store().durable().vector;
-        let mut there = Vector::default();
+        let (mut there, mut had) = (Vector::default(), Vector::default());
         let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
         let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
         for other in self.nodes.iter().filter(|other| other.hears() && reaches(other.number, node)) {
             // Who came back a moment ago may not have been heard yet.
             let heard = other.sidecar.as_ref().filter(|other| other.started + HEARD_SURELY < self.now);
-            if let (Some(other), true) = (heard, other.number != node && reaches(node, other.number)) {
-                there.join(&other.replica.store().durable().vector);
+            if let (Some(sidecar), true) = (heard, other.number != node && reaches(node, other.number)) {
+                there.join(&sidecar.replica.store().durable().vector);
+                self.nodes[node].ready_others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
             }
         }
-        let wanted = self.nodes[node].ready_others_had.within(&there);
+        let wanted = had.within(&there);
         if !has.covers(&wanted) {
             self.judge.wrong.push(format!("n{node} says READY with {has:?}, and the others had {wanted:?}"));
         }
