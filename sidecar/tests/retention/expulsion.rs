@@ -50,6 +50,8 @@ fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
     assert_ne!(cluster.id(2), old_id);
     let rows = [row("again", "late"), row("both", "later"), row("kept", "latest"), row("new", "late")];
     assert_all(&mut cluster, &[0, 1, 2], &rows);
+    let kept = "SELECT count(*) FROM _rowcast_mended WHERE what = 'unshared' AND found LIKE '%late%'";
+    assert_eq!(cluster.one(2, kept), 2, "what did not hold of `deleted` and `both` can be looked at");
     // It is a member like the others now, and holds nothing back.
     cluster.run(60);
     for at in 0..3 {

@@ -7,7 +7,7 @@ use rowcast_schema::record;
 
 use super::Applier;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, SnapshotPage, Stored};
+use crate::edge::store::{Error, Kept, Replicated, SnapshotPage, Stored};
 use crate::event::{Event, EventId, Operation, Version};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
@@ -45,7 +45,8 @@ impl Applier<'_, '_> {
     ///
     /// What nobody brings again goes along: events that the donor does not have of the ids that this node has `left`. Where they hold the record against what the donor has of it, the newest
     /// is emitted again as this node's own, stamped now: with its old timestamp it would come back to life where a later
-    /// delete is compacted, and not where it is still stored. Where they do not, they go.
+    /// delete is compacted, and not where it is still stored. Where they do not, they go, and what the newest made of the
+    /// record is kept beside.
     ///
     /// A record that the donor does not know was deleted, if it was known here to have been shared. Then what was written to
     /// it without knowing that goes, too; and where it is this node's own, and has its number, a delete goes on top of it.
@@ -110,12 +111,14 @@ impl Applier<'_, '_> {
             Some(newest) if !written && holds(newest) => self.tx.event(table, newest.version.id())?,
             _ => None,
         };
-        if carried.is_none() && !unshared.is_empty() {
+        if let (None, Some(newest)) = (&carried, unshared.last()) {
+            let found = self.tx.event(table, newest.version.id())?.and_then(|(event, _)| event.data);
+            self.tx.keep_found(table, &Kept { record: record_id, what: "unshared", found, made: None }, self.now)?;
             tracing::warn!(
                 table = table.name,
                 record = record_id,
                 writes = unshared.len(),
-                "what was written here while the others had given this node up does not hold: they changed or deleted the record"
+                "what was written here while the others had given this node up does not hold: they changed or deleted the record; its last state is kept in `_rowcast_mended`"
             );
         }
         let ids: Vec<EventId> = out.iter().map(|event| event.version.id()).collect();

@@ -9,13 +9,13 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rowcast_schema::declaration::Declaration;
+use rowcast_schema::declaration::{Declaration, Triggers};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::super::claim;
 use super::super::error::{Doing as _, DoingFile as _, Error};
-use super::super::{identity, open, state};
+use super::super::{identity, open, serve, state};
 use super::{Mark, Refusal, clean, copy_path, free_bytes};
 use crate::limits;
 use crate::position::{NodeId, Vector};
@@ -84,8 +84,17 @@ fn make(wanted: &Wanted, path: &Path, stopped: impl Fn() -> bool + Clone + Send 
         let text = format!("table {} has columns that stay on their node", table.name);
         return Err(Refusal::Never(text));
     }
+    if let Some(table) = wanted.declaration.enabled().find(|table| table.triggers == Triggers::Run) {
+        let text = format!("triggers on table {} fill what only they can fill, row by row", table.name);
+        return Err(Refusal::Never(text));
+    }
     let mut source = open::for_copying(&wanted.database)?;
     look(&source, wanted)?;
+    let declared = |name: &String| wanted.declaration.enabled().any(|table| table.name == *name);
+    if let Some(name) = serve::event_tables(&source)?.iter().find(|name| !declared(name)) {
+        let text = format!("the events of table {name} are still here, which is not replicated any more");
+        return Err(Refusal::Never(text));
+    }
     let pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
     let bytes: u64 = source.query_row(pages, [], |row| row.get(0)).doing("look at the size of the database")?;
     if free_bytes(&wanted.database)? < bytes {
@@ -123,7 +132,9 @@ fn make(wanted: &Wanted, path: &Path, stopped: impl Fn() -> bool + Clone + Send 
 
 /// Whether now is the time for it: what is looked at here is looked at again in the copy, where it matters there.
 fn look(source: &Connection, wanted: &Wanted) -> Result<(), Refusal> {
-    for (key, must) in [("loaded", true), ("complete", true), ("load_again", false), ("migrating", false)] {
+    for (key, must) in
+        [("loaded", true), ("complete", true), ("load_again", false), ("load_target", false), ("migrating", false)]
+    {
         if state::state(source, key)?.is_some() != must {
             return Err(Refusal::Later("this node is not settled itself".into()));
         }

@@ -240,7 +240,7 @@ fn a_donor_refuses_when_it_is_not_the_time_or_not_the_database_for_it() {
     assert!(why("", &stranger).starts_with("later: the node that asks is not among the members"));
     let lost = Wanted { joiner: NodeId(Uuid::from_u128(6)), ..donor.wanted() };
     assert!(why("", &lost).starts_with("never: "));
-    for key in ["load_again", "migrating", "open_group", "renewal"] {
+    for key in ["load_again", "load_target", "migrating", "open_group", "renewal"] {
         let set = format!("INSERT INTO _rowcast_state VALUES ('{key}', '1')");
         assert!(why(&set, &donor.wanted()).starts_with("later: "), "{key}");
         service(path).execute_batch(&format!("DELETE FROM _rowcast_state WHERE key = '{key}'")).unwrap();
@@ -249,6 +249,16 @@ fn a_donor_refuses_when_it_is_not_the_time_or_not_the_database_for_it() {
     let excluding = Wanted { declaration: Declaration::parse("schema.toml", toml).unwrap(), ..donor.wanted() };
     assert!(why("", &excluding).starts_with("never: table items has columns that stay"));
     assert!(matches!(copy(&donor.wanted(), || true), Err(Refusal::Never(_))), "told to stop");
+    for (toml, why) in [
+        ("service = \"s\"\n[tables.items]\ntriggers = \"run\"\n[tables.seats]\n", "row by row"),
+        ("service = \"s\"\n[tables.items]\n", "not replicated any more"),
+    ] {
+        let declaration = Declaration::parse("schema.toml", toml).unwrap();
+        match copy(&Wanted { declaration, ..donor.wanted() }, || false) {
+            Err(Refusal::Never(said)) => assert!(said.contains(why), "{said}"),
+            other => panic!("{other:?}"),
+        }
+    }
     assert!(!copy_path(path).exists(), "nothing is left");
     drop(donor.copy());
     assert!(!copy_path(path).exists(), "a copy goes when nobody holds it any more");
