@@ -175,11 +175,14 @@ pub const WHOLE_CHUNKS_AT_ONCE: usize = 4;
 /// handed over event by event.
 pub const WHOLE_COPY_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long a joiner asks whether its copy is there: the copying, and taking out of it what is the donor's own.
+pub const WHOLE_MAKING_MAX: Duration = Duration::from_secs(120);
+
 /// A copy that nobody asks for any more is removed after this time.
 pub const WHOLE_IDLE_MAX: Duration = Duration::from_secs(15);
 
-/// Changes that may wait in the journal when a database is copied.
-pub const WHOLE_JOURNAL_ROWS_MAX: i64 = 10_000;
+/// Changes that may wait in the journal when a database is copied. The joiner takes them back in one transaction.
+pub const WHOLE_JOURNAL_ROWS_MAX: i64 = 100_000;
 
 /// Disk space that is left free where a copy is written.
 pub const WHOLE_SPARE_BYTES: u64 = 64 * 1024 * 1024;

@@ -49,6 +49,30 @@ pub struct Presence {
     pub layouts: Vec<LayoutId>,
 }
 
+impl Presence {
+    /// What a node says that has nothing yet.
+    pub fn of(node: NodeId, name: &str, session: Uuid) -> Self {
+        Self {
+            node,
+            name: name.to_owned(),
+            session,
+            ready: false,
+            complete: false,
+            vector: Vector::default(),
+            fingerprints: Vec::new(),
+            forked: Vec::new(),
+            horizon: Vector::default(),
+            schema: String::new(),
+            clock: Timestamp::default(),
+            ask: false,
+            stamp: Timestamp::default(),
+            members: Vec::new(),
+            lost: Vec::new(),
+            layouts: Vec::new(),
+        }
+    }
+}
+
 /// Another node.
 #[derive(Clone, Debug)]
 pub struct Member {

@@ -216,24 +216,7 @@ fn the_fields_of_frames_in_the_protocol_are_those_of_the_code() {
     let origin = NodeId("00000000-0000-0000-0000-000000000000".parse().unwrap());
     let feed = Feed { origin, pieces: Vec::new(), layouts: Vec::new(), before: None };
     let row = SnapshotRow { origin, sequence: 1, group_last: 1, processed: true, event: event.clone() };
-    let presence = Presence {
-        node: origin,
-        name: String::new(),
-        session: origin.0,
-        ready: false,
-        complete: false,
-        vector: Vector::default(),
-        fingerprints: Vec::new(),
-        forked: Vec::new(),
-        horizon: Vector::default(),
-        schema: String::new(),
-        clock: Timestamp(1),
-        ask: false,
-        stamp: Timestamp(1),
-        members: Vec::new(),
-        lost: Vec::new(),
-        layouts: Vec::new(),
-    };
+    let presence = Presence::of(origin, "", origin.0);
     let page = page("docs/protocol.md");
     for (row, fields) in [
         ("| 0 | Feed |", fields(&feed)),

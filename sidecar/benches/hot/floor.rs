@@ -9,8 +9,8 @@ use rowcast_schema::event_table;
 use rowcast_schema::value::Value;
 use rusqlite::Connection;
 
-use crate::node;
 use crate::rows;
+use crate::stage::service;
 
 /// One transaction of the service.
 pub(crate) fn transaction(service: &Connection, rows: &[Vec<Value>]) {
@@ -27,8 +27,7 @@ pub(crate) fn transaction(service: &Connection, rows: &[Vec<Value>]) {
 #[divan::bench(args = [1, 100], sample_count = 400, sample_size = 1)]
 fn write_without_triggers(bencher: Bencher<'_, '_>, count: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let service = node::service(&folder.path().join("app.db"));
-    service.execute_batch(rows::SQL).unwrap();
+    let service = service(&folder.path().join("app.db"), rows::SQL);
     let next = Cell::new(0);
     bencher
         .counter(ItemsCount::new(count))
@@ -46,8 +45,7 @@ fn rows_and_events_from_memory(bencher: Bencher<'_, '_>, count: u64) {
         .counter(ItemsCount::new(count))
         .with_inputs(|| {
             let folder = tempfile::tempdir().unwrap();
-            let service = node::service(&folder.path().join("app.db"));
-            service.execute_batch(rows::SQL).unwrap();
+            let service = service(&folder.path().join("app.db"), rows::SQL);
             event_table::create("items").iter().for_each(|sql| service.execute_batch(sql).unwrap());
             let given: Vec<_> = (0..count).map(|at| (rows::cells(at, 0), rows::group(at + 1, [at], 0))).collect();
             (folder, service, given)

@@ -11,6 +11,8 @@ mod floor;
 mod ingest;
 mod node;
 mod rows;
+#[path = "../../tests/stage/mod.rs"]
+mod stage;
 mod travel;
 
 fn main() {

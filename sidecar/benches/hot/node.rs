@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rowcast::bootstrap::donor;
 use rowcast::edge::clock;
 use rowcast::edge::store::{Reader, Store};
-use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
-use rowcast::wire;
+use rowcast::replica::{Input, Moment, Output, Replica, Worked};
 use rowcast_schema::declaration::Declaration;
 use rusqlite::Connection;
-use uuid::Uuid;
 
 use crate::rows;
+use crate::stage::{self, answer, options, service};
 
 /// A node and its service.
 pub(crate) struct Node {
@@ -26,16 +24,7 @@ pub(crate) struct Node {
 
 /// The declaration of all benchmarks.
 pub(crate) fn declaration() -> Declaration {
-    Declaration::parse("schema.toml", rows::TOML).unwrap()
-}
-
-/// A connection as services have it: WAL, synchronous=NORMAL.
-pub(crate) fn service(path: &std::path::Path) -> Connection {
-    let service = Connection::open(path).unwrap();
-    service.pragma_update(None, "journal_mode", "wal").unwrap();
-    service.pragma_update(None, "synchronous", "NORMAL").unwrap();
-    service.busy_timeout(Duration::from_secs(5)).unwrap();
-    service
+    stage::declaration(rows::TOML)
 }
 
 impl Node {
@@ -43,23 +32,10 @@ impl Node {
     pub(crate) fn new(first: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let service = service(&path);
-        service.execute_batch(rows::SQL).unwrap();
+        let service = service(&path, rows::SQL);
         let store = Store::open(&path, declaration()).unwrap();
-        let options = Options {
-            name: "n".into(),
-            servers: String::new(),
-            first,
-            presence_interval: Duration::from_secs(1),
-            presence_wait: Duration::from_secs(2),
-            context_timeout: Duration::from_secs(30),
-            reconcile_interval: Duration::from_secs(3600),
-            verify_interval: Duration::ZERO,
-            member_timeout: Duration::from_secs(7 * 24 * 3600),
-            session: Uuid::now_v7(),
-        };
         let uptime = Duration::from_secs(1);
-        let mut replica = Replica::new(store, options, Moment { wall: clock::now(), uptime }).unwrap();
+        let mut replica = Replica::new(store, options("n", first), Moment { wall: clock::now(), uptime }).unwrap();
         replica.handle(Input::Connected(true), Moment { wall: clock::now(), uptime });
         let mut node = Self { folder, service, replica, uptime };
         if first {
@@ -81,7 +57,7 @@ impl Node {
 
     /// A reader as the answers to other nodes have it.
     pub(crate) fn reader(&self) -> Reader {
-        Reader::open(&self.path(), &declaration()).unwrap()
+        stage::reader(&self.path(), &declaration())
     }
 
     /// Works until there is nothing to do.
@@ -136,7 +112,7 @@ impl Node {
                         if let Some((ask, frame)) = asked.take() {
                             self.replica.handle(Input::Answer { ask, frame: Some(frame) }, at);
                         }
-                        asked = Some((ask, wire::encode(&donor::answer(&reader, &request).unwrap()).into()));
+                        asked = Some((ask, answer(&reader, &request).into()));
                     }
                     Output::Presence(frame) => {
                         let at = other.at();

@@ -32,14 +32,7 @@ pub(crate) fn mixed(number: u64) -> u64 {
 pub(crate) fn cells(at: u64, round: u64) -> Vec<Value> {
     const NAMES: [&str; 4] = ["Ada Lovelace", "Grace Hopper", "Edsger Dijkstra", "Barbara Liskov"];
     let (high, low) = (mixed(at), mixed(at ^ 0x5555_5555));
-    let id = format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    );
+    let id = uuid::Uuid::from_u64_pair(high, low).to_string();
     let name = NAMES[usize::try_from(at % 4).unwrap()];
     let email = format!("{}{}@example.org", name.split(' ').next().unwrap().to_lowercase(), at % 97);
     let note: String =

@@ -3,12 +3,11 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use rowcast::bootstrap::donor;
 use rowcast::flow::fetch::Request;
-use rowcast::wire;
 
 use crate::node::Node;
 use crate::rows;
+use crate::stage::answer;
 
 /// A node whose service wrote `count` rows in transactions of 100.
 fn author(count: u64) -> Node {
@@ -26,7 +25,7 @@ fn fetch_page(bencher: Bencher<'_, '_>) {
     let author = author(20_000);
     let (reader, origin) = (author.reader(), author.replica.node());
     let request = Request::Fetch { origin, first: 5_000, last: 20_000 };
-    bencher.bench_local(|| wire::encode(&donor::answer(&reader, black_box(&request)).unwrap()));
+    bencher.bench_local(|| answer(&reader, black_box(&request)));
 }
 
 /// One page of records, encoded.
@@ -35,7 +34,7 @@ fn snapshot_page(bencher: Bencher<'_, '_>) {
     let author = author(20_000);
     let reader = author.reader();
     let request = Request::Snapshot { table: "items".into(), after: Some("8".into()) };
-    bencher.bench_local(|| wire::encode(&donor::answer(&reader, black_box(&request)).unwrap()));
+    bencher.bench_local(|| answer(&reader, black_box(&request)));
 }
 
 /// A node that was away gets all events.

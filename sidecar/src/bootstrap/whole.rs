@@ -20,7 +20,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
 use crate::limits;
 use crate::members::{Members, Presence};
 use crate::observe::status::{Code, Member, Reason, State};
@@ -33,6 +32,8 @@ use crate::wire::{self, Message};
 pub enum Whole {
     /// A copy is ready.
     Offer(Offer),
+    /// One is being made for the node that asks, which asks again.
+    Making,
     /// Not now: why.
     Later(String),
     /// A part of it.
@@ -247,23 +248,12 @@ impl Seeking {
         }
         self.answer_wanted = false;
         let presence = Presence {
-            node: self.own,
-            name: self.name.clone(),
-            session: self.session,
-            ready: false,
-            complete: false,
-            vector: Vector::default(),
-            fingerprints: Vec::new(),
-            forked: Vec::new(),
-            horizon: Vector::default(),
             schema: self.schema.clone(),
             clock: at.wall,
             ask: due,
-            stamp: Timestamp::default(),
             // It has nothing that it could throw away, and they will be in its database from its first moment on.
             members: self.members.iter().map(|member| member.presence.node).collect(),
-            lost: Vec::new(),
-            layouts: Vec::new(),
+            ..Presence::of(self.own, &self.name, self.session)
         };
         Some(wire::encode(&Message::Presence(presence)))
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rowcast_schema::declaration::Declaration;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -19,9 +19,6 @@ use crate::position::NodeId;
 use crate::supervise::BoxError;
 use crate::wire::{self, Message};
 
-/// How long an answer may wait for the copy: well below [`limits::REQUEST_TIMEOUT`].
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-
 /// How often it is looked whether a copy is still asked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -31,6 +28,8 @@ pub(super) struct Copies {
     database: PathBuf,
     declaration: Arc<Declaration>,
     now: Arc<Mutex<Option<Current>>>,
+    /// Whoever has it has the place of the copy beside the database: a copy that is thrown away may be read a moment longer.
+    place: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
 }
 
@@ -76,6 +75,8 @@ struct Shipped {
     copied: Copied,
     offer: Offer,
     hashes: Mutex<Vec<Option<[u8; 32]>>>,
+    /// Given back when the file is gone.
+    _place: OwnedMutexGuard<()>,
 }
 
 impl Copies {
@@ -84,6 +85,7 @@ impl Copies {
             database: database.to_owned(),
             declaration: Arc::new(declaration.clone()),
             now: Arc::default(),
+            place: Arc::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -91,7 +93,7 @@ impl Copies {
     /// The frame that answers a request about a whole database; none for any other request.
     pub(super) async fn answer(&self, request: &Request) -> Option<Vec<u8>> {
         let message = match request {
-            Request::Whole { joiner, schema } => self.offer(*joiner, schema).await,
+            Request::Whole { joiner, schema } => self.offer(*joiner, schema),
             Request::Chunk { copy, at } => return Some(self.chunk(*copy, *at).await),
             Request::Ended { copy } => self.end(*copy).await,
             _ => return None,
@@ -125,44 +127,45 @@ impl Copies {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn offer(&self, joiner: NodeId, schema: &str) -> Message {
+    fn offer(&self, joiner: NodeId, schema: &str) -> Message {
         if schema != format!("{:016x}", self.declaration.hash()) {
             return Message::Refused("the node that asks has another schema TOML".into());
         }
-        let mut made = match self.current_for(joiner) {
-            Ok(made) => made,
-            Err(no) => return no.into(),
-        };
-        let ready = timeout(ANSWER_WAIT, made.wait_for(|made| !matches!(made, Made::NotYet))).await;
-        match ready {
-            Ok(Ok(made)) => match &*made {
-                Made::Here(shipped) => Message::Whole(Whole::Offer(shipped.offer.clone())),
-                Made::Not(no) => no.clone().into(),
-                Made::NotYet | Made::Ended(_) => later("the copy was taken already"),
-            },
-            Ok(Err(_)) => later("the copy could not be made"),
-            Err(_) => later("the copy is being made"),
+        match self.current_for(joiner) {
+            Ok(Made::Here(shipped)) => Message::Whole(Whole::Offer(shipped.offer.clone())),
+            // Nobody waits here: who asks comes again, and others are answered meanwhile.
+            Ok(Made::NotYet) => Message::Whole(Whole::Making),
+            Ok(Made::Not(no)) | Err(no) => no.into(),
+            Ok(Made::Ended(_)) => gone(),
         }
     }
 
-    /// The copy for that node: the one that is under way, or a new one.
-    fn current_for(&self, joiner: NodeId) -> Result<watch::Receiver<Made>, No> {
+    /// The copy for that node: the one that is under way, or a new one. Why there was none is said once.
+    fn current_for(&self, joiner: NodeId) -> Result<Made, No> {
         let mut now = self.lock();
-        let over = now.as_ref().is_some_and(|current| matches!(*current.made.borrow(), Made::Not(_) | Made::Ended(_)));
-        if let Some(current) = now.as_mut().filter(|_| !over) {
-            if current.joiner != joiner {
+        if let Some(current) = now.as_mut() {
+            let made = current.made.borrow().clone();
+            let over = matches!(made, Made::Not(_) | Made::Ended(_));
+            if current.joiner == joiner {
+                current.asked_at = Instant::now();
+                if over {
+                    *now = None;
+                }
+                if !matches!(made, Made::Ended(_)) {
+                    return Ok(made);
+                }
+            } else if !over {
                 return Err(No::Later("another node is taking a copy of this one".into()));
             }
-            current.asked_at = Instant::now();
-            return Ok(current.made.clone());
         }
         let (tell, made) = watch::channel(Made::NotYet);
         let (copy, stop) = (Uuid::new_v4(), self.stop.child_token());
-        *now = Some(Current { copy, joiner, made: made.clone(), asked_at: Instant::now(), stop: stop.clone() });
+        *now = Some(Current { copy, joiner, made, asked_at: Instant::now(), stop: stop.clone() });
         let wanted = Wanted { database: self.database.clone(), declaration: (*self.declaration).clone(), joiner, copy };
+        let place = self.place.clone();
         // It ends by itself, at the latest when the time for it is over or the node stops.
-        drop(tokio::task::spawn_blocking(move || tell.send_replace(make(&wanted, stop))));
-        Ok(made)
+        drop(tokio::task::spawn_blocking(move || tell.send_replace(make(&wanted, place.blocking_lock_owned(), stop))));
+        Ok(Made::NotYet)
     }
 
     /// The copy of that name, if it is the one that is there.
@@ -231,15 +234,11 @@ impl Shipped {
     }
 }
 
-fn later(why: &str) -> Message {
-    Message::Whole(Whole::Later(why.to_owned()))
-}
-
 fn gone() -> Message {
     Message::Refused("this copy is not here any more".into())
 }
 
-fn make(wanted: &Wanted, stop: CancellationToken) -> Made {
+fn make(wanted: &Wanted, place: OwnedMutexGuard<()>, stop: CancellationToken) -> Made {
     let asked = std::time::Instant::now();
     match copy(wanted, move || stop.is_cancelled()) {
         Ok(copied) => {
@@ -252,7 +251,7 @@ fn make(wanted: &Wanted, stop: CancellationToken) -> Made {
             );
             let offer = Offer { copy: wanted.copy, bytes: copied.bytes, vector: copied.vector.clone() };
             let count = usize::try_from(offer.chunks()).unwrap_or(usize::MAX);
-            Made::Here(Arc::new(Shipped { copied, offer, hashes: Mutex::new(vec![None; count]) }))
+            Made::Here(Arc::new(Shipped { copied, offer, hashes: Mutex::new(vec![None; count]), _place: place }))
         }
         Err(Refusal::Later(why)) => Made::Not(No::Later(why)),
         Err(Refusal::Never(why)) => {

@@ -193,7 +193,8 @@ impl<'a> Search<'a> {
                     }
                     self.turns += 1;
                     self.why = why;
-                    self.not_before = Instant::now() + PAUSE;
+                    // What it takes to find out is not nothing.
+                    self.not_before = Instant::now() + PAUSE.max(since.elapsed() / 4);
                 }
                 Some(Ended::Refused(why)) => {
                     tracing::info!(donor = self.seeking.name_of(donor), why, "a donor refused");

@@ -65,8 +65,8 @@ impl Replica {
     /// An operator says that nobody has more: what a load brought in part is not waited for.
     pub(super) fn take_as_first(&mut self, at: Moment) -> Result<bool, Failure> {
         let is_asked = self.options.first && matches!(self.phase, Phase::CatchingUp { .. });
-        let complete =
-            self.store.durable().complete || self.members.live(at.uptime).any(|member| member.presence.complete);
+        // Heard once is enough: its donor may be silent for a moment, and must not be replaced by a part of itself.
+        let complete = self.store.durable().complete || self.members.iter().any(|member| member.presence.complete);
         if !is_asked || complete {
             return Ok(false);
         }

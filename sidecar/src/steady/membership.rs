@@ -410,22 +410,13 @@ mod tests {
 
     fn presence(id: u128, position: u64, lost: &[(u128, bool)]) -> Presence {
         Presence {
-            node: node(id),
-            name: format!("n{id}"),
-            session: Uuid::from_u128(id),
             ready: true,
             complete: true,
             vector: [(node(id), position)].into_iter().collect(),
-            fingerprints: Vec::new(),
-            forked: Vec::new(),
-            horizon: Vector::default(),
-            schema: String::new(),
             clock: NOW,
-            ask: false,
             stamp: Timestamp(100 + i64::try_from(position).unwrap()),
-            members: Vec::new(),
             lost: lost.iter().map(|&(id, expelled)| (node(id), expelled)).collect(),
-            layouts: Vec::new(),
+            ..Presence::of(node(id), &format!("n{id}"), Uuid::from_u128(id))
         }
     }
 

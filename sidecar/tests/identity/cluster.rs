@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::stage::{answer, declaration, options, service};
+use super::stage::{answer, declaration, options, reader, service};
 
 // The wall clock here is weeks ahead of that of the triggers: with a history of a time events would be old at once.
 pub(crate) const TOML: &str = "service = \"s\"\n[defaults]\nhistory = \"forever\"\n[tables.t]\n[tables.u]\n";
@@ -171,7 +171,7 @@ impl Cluster {
                 let asked = self.nodes.iter().enumerate().find(|(at, node)| {
                     *at != from && hear(node) && node.replica.as_ref().unwrap().speaks_as() == Some(to)
                 });
-                let frame = asked.map(|(_, node)| answer(&node.path(), &declaration(TOML), &request).into());
+                let frame = asked.map(|(_, node)| answer(&reader(&node.path(), &declaration(TOML)), &request).into());
                 self.nodes[from].inputs.push(Input::Answer { ask, frame });
             }
             Output::Reply { .. } => {}

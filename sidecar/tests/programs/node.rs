@@ -101,6 +101,6 @@ impl Node {
 
     /// What it answers to a request.
     pub(crate) fn answer(&self, request: &Request) -> Vec<u8> {
-        stage::answer(&self.path, &self.declaration, request)
+        stage::answer(&stage::reader(&self.path, &self.declaration), request)
     }
 }

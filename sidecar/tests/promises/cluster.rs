@@ -8,7 +8,7 @@ use rowcast::replica::{Input, Output, Worked};
 use rusqlite::types::Value;
 
 use super::Node;
-use super::stage::{answer, declaration};
+use super::stage::{answer, declaration, reader};
 
 /// Nodes of one service.
 pub(crate) struct Cluster {
@@ -57,8 +57,9 @@ impl Cluster {
                 Output::Ask { ask, to, request } => {
                     let asked =
                         self.nodes.iter_mut().position(|node| node.replica.as_mut().is_some_and(|r| r.node() == to));
-                    let answered =
-                        |asked: usize| answer(&self.nodes[asked].path(), &declaration(&self.toml), &request).into();
+                    let answered = |asked: usize| {
+                        answer(&reader(&self.nodes[asked].path(), &declaration(&self.toml)), &request).into()
+                    };
                     let frame = asked.filter(|_| heard()).map(answered);
                     let moment = self.nodes[at].at();
                     self.nodes[at].replica().handle(Input::Answer { ask, frame }, moment);

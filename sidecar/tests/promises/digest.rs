@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rowcast::bootstrap::donor;
 use rowcast::edge::store::Reader;
 use rowcast::observe::status::{Code, Report, State, Status};
 use rowcast::replica::{Asked, Input, Output, Worked};
-use rowcast::wire;
 use rusqlite::config::DbConfig;
 
+use super::stage::answer;
 use super::{Node, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, n INTEGER UNIQUE);";
@@ -73,7 +72,7 @@ impl Cluster {
                 Output::Presence(frame) => self.tell(from, |_| Input::Presence(frame.clone().into())),
                 Output::Ask { ask, to, request } => {
                     let asked = self.nodes.iter_mut().position(|node| node.replica().node() == to).unwrap();
-                    let frame = wire::encode(&donor::answer(&self.readers[asked], &request).unwrap());
+                    let frame = answer(&self.readers[asked], &request);
                     let at = self.nodes[from].at();
                     self.nodes[from].replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
                 }

@@ -77,22 +77,13 @@ fn a_busy_service_does_not_starve_what_others_wrote() {
 
 fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
     Presence {
-        node: node_id(id),
-        name: format!("m{id}"),
-        session: Uuid::from_u128(id),
         ready: true,
         complete: true,
         vector: vector.iter().map(|&(origin, at)| (node_id(origin), at)).collect(),
-        fingerprints: Vec::new(),
-        forked: Vec::new(),
-        horizon: rowcast::position::Vector::default(),
         schema: format!("{:016x}", declaration(&toml(&["t"])).hash()),
         clock: node.at().wall,
-        ask: false,
         stamp: node.at().wall,
-        members: Vec::new(),
-        lost: Vec::new(),
-        layouts: Vec::new(),
+        ..Presence::of(node_id(id), &format!("m{id}"), Uuid::from_u128(id))
     }
 }
 

@@ -193,8 +193,14 @@ fn a_node_whose_only_donor_is_gone_waits_for_it_or_for_an_operator() {
     cluster.answers = Some(1);
     cluster.run(4);
     assert_eq!(cluster.rows(joiner), [row("a", "2"), row("b", "3")], "loaded");
+    cluster.start(joiner, true);
+    cluster.run(2);
     cluster.stop(0);
     cluster.run(200);
+    assert!(
+        !cluster.replica(joiner).is_ready(),
+        "it was told that it may be the first, and has heard somebody who has all"
+    );
     cluster.start(joiner, false);
     cluster.run(200);
     assert!(!cluster.replica(joiner).is_ready(), "who never had everything does not know that this is all");

@@ -18,7 +18,7 @@ use rowcast::position::NodeId;
 use rowcast::replica::{Input, Moment, Options, Output, Replica, Worked};
 use rusqlite::Connection;
 
-use self::stage::{answer, declaration, options, service};
+use self::stage::{answer, declaration, options, reader, service};
 
 pub(crate) const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 /// How long members may be silent that are to be expelled. An eighth of it the others listen, half a second a step.
@@ -228,7 +228,8 @@ impl Cluster {
                         some
                     });
                     let asked = at.filter(|_| answered);
-                    let frame = asked.map(|at| answer(&self.path(at), &declaration(&self.toml), &request).into());
+                    let frame =
+                        asked.map(|at| answer(&reader(&self.path(at), &declaration(&self.toml)), &request).into());
                     let moment = self.moment();
                     self.replica(from).handle(Input::Answer { ask, frame }, moment);
                 }

@@ -17,10 +17,10 @@ pub(crate) fn declaration(toml: &str) -> Declaration {
     Declaration::parse("schema.toml", toml).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-/// The connection of a service, in WAL mode, after `sql`.
+/// A connection as services have it, in WAL mode and with synchronous = NORMAL, after `sql`.
 pub(crate) fn service(path: &Path, sql: &str) -> Connection {
     let service = Connection::open(path).unwrap();
-    service.execute_batch(&format!("PRAGMA journal_mode = wal; {sql}")).unwrap();
+    service.execute_batch(&format!("PRAGMA journal_mode = wal; PRAGMA synchronous = NORMAL; {sql}")).unwrap();
     service
 }
 
@@ -40,8 +40,12 @@ pub(crate) fn options(name: &str, first: bool) -> Options {
     }
 }
 
-/// What the node over the database at `path` answers to a request.
-pub(crate) fn answer(path: &Path, declaration: &Declaration, request: &Request) -> Vec<u8> {
-    let reader = Reader::open(path, declaration).unwrap();
-    wire::encode(&donor::answer(&reader, request).unwrap())
+/// Where a node looks up its answers.
+pub(crate) fn reader(path: &Path, declaration: &Declaration) -> Reader {
+    Reader::open(path, declaration).unwrap()
+}
+
+/// What a node answers to a request, from its database.
+pub(crate) fn answer(reader: &Reader, request: &Request) -> Vec<u8> {
+    wire::encode(&donor::answer(reader, request).unwrap())
 }

@@ -16,6 +16,7 @@
 )]
 
 pub mod bench;
+pub mod beside;
 pub mod figures;
 pub mod floors;
 pub mod groups;

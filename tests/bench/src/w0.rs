@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use rowcast_tests::random::Random;
+use uuid::Uuid;
 
 /// The column list and constraints of W0's table.
 const COLUMNS: &str = "(id TEXT NOT NULL PRIMARY KEY, name TEXT, email TEXT, qty INTEGER, price REAL, note TEXT)";
@@ -86,14 +87,7 @@ pub fn key(i: u64) -> u128 {
 pub fn row(i: u64) -> Row {
     let mut random = random(i);
     let (high, low) = (random.bits(), random.bits());
-    let id = format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    );
+    let id = Uuid::from_u64_pair(high, low).to_string();
     let (first, last) = (*random.pick(&FIRST), *random.pick(&LAST));
     let qty = i64::try_from(random.below(1_000)).expect("bug: below 1,000");
     let cents = u32::try_from(random.below(100_000)).expect("bug: below 100,000");

@@ -1,6 +1,7 @@
 //! What a joiner asks, takes and refuses while it takes a file whole.
 
 use super::*;
+use crate::clock::Timestamp;
 
 fn node(id: u128) -> NodeId {
     NodeId(Uuid::from_u128(id))
@@ -13,22 +14,14 @@ fn at(millis: u64) -> Moment {
 /// What a READY node says, which has these on its disk.
 fn said(id: u128, members: &[u128], position: u64) -> Bytes {
     let presence = Presence {
-        node: node(id),
-        name: format!("n{id}"),
-        session: Uuid::from_u128(id),
         ready: true,
         complete: true,
         vector: [(node(id), position)].into_iter().collect(),
-        fingerprints: Vec::new(),
-        forked: Vec::new(),
-        horizon: Vector::default(),
         schema: "s".into(),
         clock: at(0).wall,
-        ask: false,
         stamp: Timestamp(1),
         members: members.iter().map(|&id| node(id)).collect(),
-        lost: Vec::new(),
-        layouts: Vec::new(),
+        ..Presence::of(node(id), &format!("n{id}"), Uuid::from_u128(id))
     };
     Bytes::from(wire::encode(&Message::Presence(presence)))
 }

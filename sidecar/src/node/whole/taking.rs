@@ -24,6 +24,9 @@ use crate::limits;
 use crate::position::NodeId;
 use crate::wire::{self, Message};
 
+/// The pause between two questions whether the copy is there.
+const MAKING_PAUSE: Duration = Duration::from_millis(25);
+
 /// Tries to get one chunk.
 const CHUNK_TRIES: u32 = 3;
 
@@ -48,17 +51,28 @@ impl Taking {
         self.bus.ask(subject, payload.into()).await.map_err(|error| error.to_string())
     }
 
-    /// Asks for a copy, once.
+    /// Asks for a copy, and again while it is being made: whoever went to another donor would have two of them copy.
     pub(super) async fn offer(&self) -> Result<Offer, Ended> {
         let schema = format!("{:016x}", self.declaration.hash());
         let request = Request::Whole { joiner: self.joiner, schema };
-        let frame = self.ask(&request).await.map_err(Ended::Failed)?;
-        match wire::decode(&frame) {
-            Ok(Message::Whole(Whole::Offer(offer))) => offer.check().map(|()| offer).map_err(Ended::Refused),
-            Ok(Message::Whole(Whole::Later(why))) => Err(Ended::PutOff(why)),
-            Ok(Message::Refused(why)) => Err(Ended::Refused(why)),
-            Ok(_) => Err(Ended::Refused("it is not what was asked for".into())),
-            Err(error) => Err(Ended::Refused(error.to_string())),
+        let began = Instant::now();
+        loop {
+            let frame = self.ask(&request).await.map_err(Ended::Failed)?;
+            match wire::decode(&frame) {
+                Ok(Message::Whole(Whole::Offer(offer))) => {
+                    return offer.check().map(|()| offer).map_err(Ended::Refused);
+                }
+                Ok(Message::Whole(Whole::Making)) if began.elapsed() < limits::WHOLE_MAKING_MAX => {
+                    sleep(MAKING_PAUSE).await
+                }
+                Ok(Message::Whole(Whole::Making)) => {
+                    return Err(Ended::Refused(format!("no copy after {} s", limits::WHOLE_MAKING_MAX.as_secs())));
+                }
+                Ok(Message::Whole(Whole::Later(why))) => return Err(Ended::PutOff(why)),
+                Ok(Message::Refused(why)) => return Err(Ended::Refused(why)),
+                Ok(_) => return Err(Ended::Refused("it is not what was asked for".into())),
+                Err(error) => return Err(Ended::Refused(error.to_string())),
+            }
         }
     }
 

@@ -2,11 +2,11 @@
 //! Both files have the same rows; both sidecars run.
 
 use crate::bench::Bench;
+use crate::beside::Beside;
 use crate::figures::Measured;
-use crate::replica::{self, Watch};
-use crate::service::Service;
+use crate::replica;
 use crate::stats::{Samples, ms};
-use crate::{floors, w0};
+use crate::w0;
 
 const FILLED: u64 = 20_000;
 const SINGLES: u64 = 2_000;
@@ -14,11 +14,8 @@ const BATCHES: u64 = 50;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
-    let folder = bench.folder();
-    let cluster = replica::cluster(&bench.nats, FILLED, ["a", "b"]);
-    let [a, b] = cluster.nodes();
-    let plain = floors::plain(folder.path(), "plain.db", FILLED);
-    let (service, watch) = (Service::of(&a), Watch::on(&b));
+    let beside = Beside::start(bench, FILLED);
+    let Beside { plain, service, watch, .. } = &beside;
     let mut samples: [Samples; 4] = Default::default();
     let mut at = FILLED;
     // The first round warms caches and statements, and does not count.
@@ -38,7 +35,7 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
             }
         }
     }
-    replica::same(&a, &b);
+    replica::same(&beside.a, &beside.b);
     let [plain, own, many_plain, many_own] = samples.map(|samples| samples.median());
     bench.note(format!(
         "a single write {:.1} µs, plain {:.1} µs; 100 rows {:.0} µs, plain {:.0} µs",

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use rowcast_tests::{Node, meanwhile};
 
 use crate::bench::Bench;
+use crate::beside::Beside;
 use crate::figures::Measured;
 use crate::replica::{self, Watch};
 use crate::service::{Service, paced};
 use crate::stats::{Samples, ms, whole};
-use crate::{floors, w0};
+use crate::w0;
 
 const FILLED: u64 = 20_000;
 const PER_SECOND: u32 = 500;
@@ -21,17 +22,14 @@ const WRITES: usize = 1_000;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
-    let folder = bench.folder();
-    let cluster = replica::cluster(&bench.nats, FILLED, ["a", "b"]);
-    let [a, b] = cluster.nodes();
-    let plain = floors::plain(folder.path(), "plain.db", FILLED);
-    let (service, watch) = (Service::of(&a), Watch::on(&b));
+    let beside = Beside::start(bench, FILLED);
+    let Beside { plain, service, watch, a, b, .. } = &beside;
     let (mut own, mut floor, mut lag) = (Samples::default(), Samples::default(), Samples::default());
     let mut at = FILLED;
     for round in 0..=bench.rounds(5) {
         let rows = w0::rows(at..at + whole(WRITES));
-        let of_plain = write(&plain, &rows, |_| ());
-        let (of_own, behind) = write_and_watch(&service, &rows, &b, at);
+        let of_plain = write(plain, &rows, |_| ());
+        let (of_own, behind) = write_and_watch(service, &rows, b, at);
         at += whole(WRITES);
         watch.until(at);
         if round > 0 {
@@ -40,7 +38,7 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
             lag.single(ms(behind));
         }
     }
-    replica::same(&a, &b);
+    replica::same(a, b);
     bench.note(format!(
         "a write at 500 a second: mean {:.3} ms, plain {:.3} ms; 99th percentile {:.3} ms, plain {:.3} ms",
         own.mean().value,

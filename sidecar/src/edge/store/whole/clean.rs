@@ -44,12 +44,7 @@ pub(super) fn clean(path: &Path, declaration: &Declaration, mark: &Mark) -> Resu
 }
 
 fn clean_all(connection: &Connection, declaration: &Declaration, mark: &Mark) -> Result<Vector, Refusal> {
-    let waiting: i64 = connection
-        .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
-        .doing("count the journal")?;
-    if limits::WHOLE_JOURNAL_ROWS_MAX < waiting {
-        return Err(Refusal::Later("many changes of the service wait to become events".into()));
-    }
+    look_at_journal(connection)?;
     for key in ["open_group", "renewal", "migrating"] {
         if state::state(connection, key)?.is_some() {
             return Err(Refusal::Later("this node is in the middle of something".into()));
@@ -69,6 +64,17 @@ fn clean_all(connection: &Connection, declaration: &Declaration, mark: &Mark) ->
     }
     forget_own(connection, mark)?;
     Ok(vector)
+}
+
+/// Whether few enough changes of the service wait to become events.
+pub(super) fn look_at_journal(connection: &Connection) -> Result<(), Refusal> {
+    let waiting: i64 = connection
+        .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
+        .doing("count the journal")?;
+    if limits::WHOLE_JOURNAL_ROWS_MAX < waiting {
+        return Err(Refusal::Later("many changes of the service wait to become events".into()));
+    }
+    Ok(())
 }
 
 /// Whether the rows of a table are its node's own.

@@ -132,6 +132,7 @@ fn make(wanted: &Wanted, path: &Path, stopped: impl Fn() -> bool + Clone + Send 
 
 /// Whether now is the time for it: what is looked at here is looked at again in the copy, where it matters there.
 fn look(source: &Connection, wanted: &Wanted) -> Result<(), Refusal> {
+    clean::look_at_journal(source)?;
     for (key, must) in
         [("loaded", true), ("complete", true), ("load_again", false), ("load_target", false), ("migrating", false)]
     {
