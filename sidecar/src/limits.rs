@@ -165,6 +165,9 @@ pub const DIGEST_MEMBERS_MAX: usize = 16;
 /// Records of one table that a comparison mends by itself. More of them are no damage by chance: an operator looks first.
 pub const REPAIRS_MAX: usize = 1_000;
 
+/// Between two answers of a node to "who is there?", for each other node that is heard.
+pub const ANSWER_GAP: Duration = Duration::from_millis(20);
+
 /// Bytes of one chunk of a database that travels whole, before compression.
 pub const WHOLE_CHUNK_BYTES: usize = 1024 * 1024;
 

@@ -119,6 +119,13 @@ impl Members {
         self.all.values().filter(move |member| uptime < member.seen + limits::MEMBER_TIMEOUT)
     }
 
+    /// How long after it last said that it is there a node answers who wants to hear it. All of them together answer fifty
+    /// times a second then, whether two ask or a hundred that return at once.
+    pub fn answer_gap(&self, interval: Duration, uptime: Duration) -> Duration {
+        let live = u32::try_from(self.live(uptime).count()).unwrap_or(u32::MAX);
+        limits::ANSWER_GAP.saturating_mul(live).min(interval / 2)
+    }
+
     /// The name of a node, if it was heard.
     pub fn name(&self, node: NodeId) -> Option<&str> {
         self.all.get(&node).map(|member| member.presence.name.as_str())

@@ -200,6 +200,8 @@ pub struct Replica {
     /// When the announced tables are compared with their events next.
     sweep_at: Duration,
     present_at: Option<Duration>,
+    /// When it last said so, asked or not.
+    said_at: Option<Duration>,
     /// When the first other node answered.
     answered_at: Option<Duration>,
     answer_wanted: bool,
@@ -268,6 +270,7 @@ impl Replica {
             sweeps: VecDeque::new(),
             swept: false,
             present_at: None,
+            said_at: None,
             answered_at: None,
             answer_wanted: false,
             confirming: None,

@@ -187,6 +187,7 @@ pub struct Seeking {
     since: Duration,
     answered_at: Option<Duration>,
     present_at: Option<Duration>,
+    said_at: Option<Duration>,
     answer_wanted: bool,
 }
 
@@ -215,6 +216,7 @@ impl Seeking {
             since: at.uptime,
             answered_at: None,
             present_at: None,
+            said_at: None,
             answer_wanted: false,
         }
     }
@@ -240,12 +242,15 @@ impl Seeking {
     /// What this node says of itself, when it is time or somebody wants to hear it.
     pub fn presence(&mut self, at: Moment) -> Option<Vec<u8>> {
         let due = self.present_at.is_none_or(|last| last + self.interval <= at.uptime);
-        if !due && !self.answer_wanted {
+        let gap = self.members.answer_gap(self.interval, at.uptime);
+        let may_answer = self.said_at.is_none_or(|last| last + gap <= at.uptime);
+        if !(due || (self.answer_wanted && may_answer)) {
             return None;
         }
         if due {
             self.present_at = Some(at.uptime);
         }
+        self.said_at = Some(at.uptime);
         self.answer_wanted = false;
         let presence = Presence {
             schema: self.schema.clone(),

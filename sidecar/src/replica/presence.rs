@@ -9,13 +9,18 @@ use crate::wire::{self, Message};
 impl Replica {
     /// Says that it is there and what it has, when it is time or somebody wants to hear it.
     pub(super) fn say_presence(&mut self, at: Moment) {
-        let due = self.present_at.is_none_or(|last| last + self.options.presence_interval <= at.uptime);
-        if !self.connected || !(due || self.answer_wanted) || self.speaks_as().is_none() {
+        let interval = self.options.presence_interval;
+        let due = self.present_at.is_none_or(|last| last + interval <= at.uptime);
+        let may_answer =
+            || self.said_at.is_none_or(|last| last + self.members.answer_gap(interval, at.uptime) <= at.uptime);
+        let says = due || (self.answer_wanted && may_answer());
+        if !self.connected || !says || self.speaks_as().is_none() {
             return;
         }
         if due {
             self.present_at = Some(at.uptime);
         }
+        self.said_at = Some(at.uptime);
         self.answer_wanted = false;
         let fingerprints = if self.flows() { self.fingerprints() } else { Vec::new() };
         let sure = self.identity.may_publish();

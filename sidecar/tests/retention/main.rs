@@ -6,10 +6,12 @@
 
 mod compaction;
 mod expulsion;
+mod returning;
 #[path = "../stage/mod.rs"]
 mod stage;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Sub;
 use std::time::Duration;
 
 use rowcast::edge::clock;
@@ -37,6 +39,26 @@ pub(crate) struct Node {
     replica: Option<Replica>,
 }
 
+/// What has gone over the bus.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// Nodes that said that they are there.
+    pub(crate) presences: usize,
+    /// Requests.
+    pub(crate) asks: usize,
+    /// Bytes that were said, to however many.
+    pub(crate) bytes: usize,
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        let (presences, asks) = (self.presences - before.presences, self.asks - before.asks);
+        Self { presences, asks, bytes: self.bytes - before.bytes }
+    }
+}
+
 /// Nodes that hear each other where no link is cut.
 pub(crate) struct Cluster {
     toml: String,
@@ -47,6 +69,7 @@ pub(crate) struct Cluster {
     pub(crate) held: Option<Vec<(usize, bytes::Bytes)>>,
     /// How many requests are still answered, when that is limited.
     pub(crate) answers: Option<usize>,
+    pub(crate) traffic: Traffic,
     /// How long a member may be silent.
     member_timeout: Duration,
     /// Since everything began; added to the wall clock, too.
@@ -68,6 +91,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             held: None,
             answers: None,
+            traffic: Traffic::default(),
             passed: Duration::ZERO,
         };
         for at in 0..count {
@@ -207,6 +231,7 @@ impl Cluster {
         for output in outputs {
             match output {
                 Output::Feed(frame) => {
+                    self.traffic.bytes += frame.len();
                     let frame = bytes::Bytes::from(frame);
                     match &mut self.held {
                         Some(held) => held.push((from, frame)),
@@ -214,10 +239,13 @@ impl Cluster {
                     }
                 }
                 Output::Presence(frame) => {
+                    self.traffic.presences += 1;
+                    self.traffic.bytes += frame.len();
                     let frame = bytes::Bytes::from(frame);
                     self.tell(from, |_| Input::Presence(frame.clone()));
                 }
                 Output::Ask { ask, to, request } => {
+                    self.traffic.asks += 1;
                     let at = (0..self.nodes.len()).find(|&at| {
                         self.nodes[at].replica.as_ref().is_some_and(|replica| replica.node() == to)
                             && !self.cut.contains(&(from, at))
@@ -228,8 +256,9 @@ impl Cluster {
                         some
                     });
                     let asked = at.filter(|_| answered);
-                    let frame =
+                    let frame: Option<bytes::Bytes> =
                         asked.map(|at| answer(&reader(&self.path(at), &declaration(&self.toml)), &request).into());
+                    self.traffic.bytes += frame.as_ref().map_or(0, bytes::Bytes::len);
                     let moment = self.moment();
                     self.replica(from).handle(Input::Answer { ask, frame }, moment);
                 }
