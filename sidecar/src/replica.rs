@@ -164,6 +164,8 @@ struct Trouble {
 pub struct Replica {
     options: Options,
     store: Store,
+    /// The hash of the declaration.
+    schema: String,
     reader: Reader,
     facts: Facts,
     facts_at: Duration,
@@ -250,6 +252,7 @@ impl Replica {
             order: Order::default(),
             members: Members::default(),
             retention: retention::Retention::new(&store, at)?,
+            schema: format!("{:016x}", store.declaration().hash()),
             next_ask: 1,
             connected: false,
             bus_trouble: None,
@@ -514,8 +517,8 @@ impl Replica {
         Ok(worked)
     }
 
-    fn schema(&self) -> String {
-        format!("{:016x}", self.store.declaration().hash())
+    fn schema(&self) -> &str {
+        &self.schema
     }
 
     fn ask(&mut self, to: NodeId, ask: AskId, request: Request) {

@@ -390,7 +390,7 @@ impl Store {
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
-        serve::events(&self.connection, origin, first, last)
+        serve::events(&self.connection, &serve::event_tables(&self.connection)?, origin, (first, last))
     }
 
     /// The greatest timestamp that the clock has seen.

@@ -98,7 +98,7 @@ impl Replica {
         }
         let since = *self.retention.given_up_since.get_or_insert(at.uptime);
         // It needs somebody to load from, or nobody would be left who is READY.
-        if at.uptime < since + LISTEN_TIME || self.members.donors(&self.schema(), at.uptime).is_empty() {
+        if at.uptime < since + LISTEN_TIME || self.members.donors(self.schema(), at.uptime).is_empty() {
             return Ok(false);
         }
         self.start_over(at)?;

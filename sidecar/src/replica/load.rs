@@ -124,6 +124,9 @@ impl Replica {
 
     /// Asks for the next part of the load. Answers whether a load is on its way.
     pub(super) fn plan_load(&mut self, at: Moment) -> bool {
+        if !matches!(self.phase, Phase::Joining(_)) {
+            return false;
+        }
         let donors = self.donors(at);
         let Phase::Joining(joiner) = &mut self.phase else { return false };
         if at.uptime < self.load_not_before {

@@ -40,7 +40,7 @@ impl Replica {
             fingerprints,
             forked: self.identity.told_forks(),
             horizon: durable.horizon.clone(),
-            schema: self.schema(),
+            schema: self.schema().to_owned(),
             clock: at.wall,
             // Only what is said by itself asks: an answer that asked would be answered, and so on without end.
             ask: due && !(sure && self.is_ready()),

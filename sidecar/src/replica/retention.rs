@@ -85,7 +85,7 @@ impl Replica {
                 .live(at.uptime)
                 .any(|member| member.presence.node == *donor && member.presence.members.contains(&own))
         };
-        self.members.donors(&self.schema(), at.uptime).into_iter().filter(keeps).collect()
+        self.members.donors(self.schema(), at.uptime).into_iter().filter(keeps).collect()
     }
 
     /// Whether all that are heard keep what this node lacks.
@@ -192,8 +192,11 @@ impl Replica {
             self.retention.compact_at = at.uptime + limits::COMPACT_INTERVAL;
             return Ok(false);
         };
-        let gone = self.store.write(|tx| compact_page(tx, &page, &bound))?;
-        self.counters.compacted += gone;
+        // Most records have one event. The write lock is not taken to look at them.
+        if page.visits.iter().any(|visit| !visit.stays) {
+            let gone = self.store.write(|tx| compact_page(tx, &page, &bound))?;
+            self.counters.compacted += gone;
+        }
         if let Some(last) = page.visits.last() {
             self.retention.looked.insert((page.table.name.clone(), page.origin), last.sequence);
         }
@@ -224,7 +227,7 @@ impl Replica {
 /// Takes out what can go of the records that the page speaks of.
 fn compact_page(tx: &mut Tx<'_>, page: &Page, bound: &Bound) -> Result<u64, Error> {
     let mut records: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for visit in &page.visits {
+    for visit in page.visits.iter().filter(|visit| !visit.stays) {
         let newest = records.entry(&visit.record_id).or_default();
         *newest = visit.timestamp.max(*newest);
     }

@@ -216,7 +216,7 @@ fn a_node_whose_only_donor_is_gone_waits_for_it_or_for_an_operator() {
 #[test]
 fn a_donor_dies_and_a_staler_one_goes_on() {
     let mut cluster = Cluster::new(&toml("forever"), 2);
-    let large = "hex(zeroblob(600000))";
+    let large = "hex(zeroblob(2200000))";
     cluster.sql(0, &format!("INSERT INTO t VALUES ('a', {large}), ('b', {large}), ('c', 'x')"));
     cluster.run(10);
     cluster.split(&[0], &[1]);

@@ -29,6 +29,8 @@ pub struct Visit {
     pub record_id: String,
     /// Its timestamp.
     pub timestamp: Timestamp,
+    /// Its record has no other event, and it deletes nothing: it is the record's content, and stays.
+    pub stays: bool,
 }
 
 /// Newer events of a record that are looked at beside one: the nearest of them nearly always supersedes it.
@@ -51,8 +53,10 @@ impl Store {
     ) -> Result<Vec<Visit>, Error> {
         let range = [after + 1, until].map(|sequence| EventId { origin, sequence }.to_string());
         let sql = format!(
-            "SELECT sequence_number, record_id, timestamp FROM {} WHERE ?1 <= id AND id <= ?2 ORDER BY id LIMIT ?3",
-            quoted(&event_table::name(&table.name))
+            "SELECT sequence_number, record_id, timestamp, operation_type <> 'DELETE' AND NOT EXISTS (
+               SELECT 1 FROM {events} AS other WHERE other.record_id = event.record_id AND other.rowid <> event.rowid)
+             FROM {events} AS event WHERE ?1 <= id AND id <= ?2 ORDER BY id LIMIT ?3",
+            events = quoted(&event_table::name(&table.name))
         );
         self.connection
             .prepare_cached(&sql)
@@ -62,6 +66,7 @@ impl Store {
                         sequence: unsigned(row.get(0)?),
                         record_id: row.get(1)?,
                         timestamp: Timestamp(row.get(2)?),
+                        stays: row.get(3)?,
                     })
                 };
                 statement.query_map((&range[0], &range[1], limit), visit)?.collect()
@@ -137,6 +142,9 @@ impl Tx<'_> {
     /// # Errors
     /// When SQLite fails.
     pub fn compact(&mut self, table: &Replicated, ids: &[EventId]) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         let mut horizon = Vector::default();
         ids.iter().for_each(|id| horizon.raise(id.origin, id.sequence));
         horizon.iter().try_for_each(|(origin, sequence)| self.set_horizon(origin, sequence))?;
@@ -145,7 +153,6 @@ impl Tx<'_> {
         for id in ids {
             statement.execute([id.to_string()]).doing(format!("take out event {id}"))?;
         }
-        let tables = serve::event_tables(self.connection)?;
         let mut looked: BTreeSet<(NodeId, Sequence)> = BTreeSet::new();
         for id in ids {
             // What held for the last numbers when its events went is found by the first that go after it.
@@ -153,7 +160,8 @@ impl Tx<'_> {
             while let Some((first, last)) = context_range(self.connection, EventId { sequence: at, ..*id })? {
                 let empty = match last {
                     Some(last) if looked.insert((id.origin, first)) => {
-                        !has_events(self.connection, &tables, id.origin, first, last)?
+                        let tables = self.tables().with_events(self.connection)?;
+                        !has_events(self.connection, tables, id.origin, first, last)?
                     }
                     _ => false,
                 };

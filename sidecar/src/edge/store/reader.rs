@@ -25,6 +25,7 @@ pub struct Reader {
     pub(super) tables: Vec<String>,
     pub(super) declaration: Declaration,
     pub(super) known: RefCell<super::digest::Known>,
+    event_tables: serve::EventTables,
     wal: File,
     wal_path: PathBuf,
 }
@@ -60,7 +61,7 @@ impl Reader {
         let wal_path = identity::beside(path, "-wal");
         let wal = File::open(&wal_path).doing_file("open", &wal_path)?;
         let (declaration, known) = (declaration.clone(), RefCell::default());
-        Ok(Self { connection, tables, declaration, known, wal, wal_path })
+        Ok(Self { connection, tables, declaration, known, event_tables: Default::default(), wal, wal_path })
     }
 
     /// Events of one origin, as many as fit a page.
@@ -73,7 +74,8 @@ impl Reader {
             if first <= serve::horizon(&self.connection, origin)? || position < first {
                 return Ok(Answer::NotHere);
             }
-            let mut page = serve::events(&self.connection, origin, first, last.min(position))?;
+            let tables = self.event_tables.of(&self.connection)?;
+            let mut page = serve::events(&self.connection, &tables, origin, (first, last.min(position)))?;
             let before = EventId { origin, sequence: first - 1 };
             page.before = renewal::fingerprint(&self.connection, self.tables.iter().map(String::as_str), before)?;
             Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })

@@ -197,8 +197,8 @@ impl Tx<'_> {
 
     /// The event tables with the name of the table that each belongs to; last the one of events without a table.
     fn stored_in(&self) -> Result<Vec<(String, Option<String>)>, Error> {
-        let declared = serve::event_tables(self.connection)?;
-        let tables = declared.into_iter().map(|name| (quoted(&event_table::name(&name)), Some(name)));
+        let declared = self.tables().with_events(self.connection)?.iter();
+        let tables = declared.map(|name| (quoted(&event_table::name(name)), Some(name.clone())));
         Ok(tables.chain([(quoted(serve::STRAYS), None)]).collect())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Every name in a statement comes from SQLite's own catalogue and is quoted by the schema crate.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::error::Error;
-use super::{cell, install};
+use super::{cell, install, serve};
 
 /// One declared, enabled table.
 #[derive(Debug)]
@@ -435,6 +436,7 @@ fn defaults(connection: &Connection, table: &Table, layout: &Layout) -> Vec<Valu
 pub struct Tables {
     list: Vec<Arc<Replicated>>,
     by_name: HashMap<String, usize>,
+    with_events: OnceCell<Vec<String>>,
 }
 
 impl Tables {
@@ -477,6 +479,16 @@ impl Tables {
     /// All of them, in the order of the declaration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Replicated>> {
         self.list.iter()
+    }
+
+    /// The tables that have an event table, declared or not. Looked for once, when they are needed: of what a transaction finds
+    /// made for this schema.
+    pub(super) fn with_events(&self, connection: &Connection) -> Result<&[String], Error> {
+        if let Some(known) = self.with_events.get() {
+            return Ok(known);
+        }
+        let found = serve::event_tables(connection)?;
+        Ok(self.with_events.get_or_init(|| found))
     }
 
     /// The columns of the widest table.

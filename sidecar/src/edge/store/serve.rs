@@ -1,5 +1,7 @@
 //! Reads events for others: ranges of one origin, and snapshots of one table. Also what both sides need to read one.
 
+use std::cell::RefCell;
+
 use rowcast_schema::bookkeeping;
 use rowcast_schema::layout::{Layout, LayoutId};
 use rowcast_schema::table::Table;
@@ -9,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::contexts::Contexts;
 use super::error::{Doing as _, Error, damaged};
-use super::state;
 use super::tx::{signed, unsigned};
+use super::{install, state};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Fingerprint, Operation, Piece};
 use crate::limits;
@@ -178,11 +180,15 @@ pub(super) fn event_of(row: &Row<'_>, table: &str) -> Result<(EventId, Event, Se
 
 /// Events of one origin from `first` to at most `last`, over all tables, merged in sequence order. Stops at the size of
 /// a page, at a hole, and takes at least one event when there is one.
-pub(super) fn events(connection: &Connection, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
+pub(super) fn events(
+    connection: &Connection,
+    tables: &[String],
+    origin: NodeId,
+    (first, last): (Sequence, Sequence),
+) -> Result<Page, Error> {
     const COLUMNS: &str =
         "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
     let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
-    let tables = event_tables(connection)?;
     let mut names: Vec<&str> = tables.iter().map(String::as_str).collect();
     let mut statements: Vec<CachedStatement<'_>> = Vec::with_capacity(names.len() + 1);
     for name in &names {
@@ -220,6 +226,26 @@ pub(super) fn event_tables(connection: &Connection) -> Result<Vec<String>, Error
         )
         .and_then(|mut statement| statement.query_map([suffix], |row| row.get(0))?.collect())
         .doing("list the event tables")
+}
+
+/// The same, looked for again only when the schema has changed.
+#[derive(Debug, Default)]
+pub(super) struct EventTables(RefCell<Option<(i64, Vec<String>)>>);
+
+impl EventTables {
+    /// As of the present transaction.
+    pub(super) fn of(&self, connection: &Connection) -> Result<Vec<String>, Error> {
+        let version = install::schema_version(connection)?;
+        let mut known = self.0.borrow_mut();
+        match &*known {
+            Some((of, tables)) if *of == version => Ok(tables.clone()),
+            _ => {
+                let tables = event_tables(connection)?;
+                *known = Some((version, tables.clone()));
+                Ok(tables)
+            }
+        }
+    }
 }
 
 /// The events of one table, the first of them read ahead.
