@@ -15,7 +15,6 @@ mod copies;
 mod inbox;
 mod serving;
 mod thread;
-mod tidying;
 mod traffic;
 mod whole;
 

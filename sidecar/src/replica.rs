@@ -149,6 +149,9 @@ const ACTIVE: Duration = Duration::from_millis(100);
 /// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
 const SERVED: Duration = Duration::from_secs(10);
 
+/// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
+const TIDY_PAUSE: Duration = Duration::from_millis(20);
+
 /// From the connection to NATS until the server has surely heard what this node subscribes to.
 const SUBSCRIBED_SURELY: Duration = Duration::from_secs(1);
 
@@ -188,6 +191,8 @@ pub struct Replica {
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
+    /// When the write-ahead log was copied into the database.
+    tidied_at: Duration,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
@@ -262,6 +267,7 @@ impl Replica {
             drained: false,
             polled_at: at.uptime,
             written_at: None,
+            tidied_at: Duration::ZERO,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
@@ -388,15 +394,21 @@ impl Replica {
         self.written_at.is_some_and(|written| at.uptime < written + SERVED)
     }
 
-    /// From how many frames on, that are not in the database yet, the write-ahead log is to be copied there. `idle`: there is
-    /// nothing else to do now. While the service writes its own next commit would have to do it else.
-    pub fn log_left_max(&self, idle: bool, at: Moment) -> i64 {
-        if idle || self.spares_service(at) { limits::WAL_FRAMES_LEFT } else { limits::WAL_FRAMES_LATE }
-    }
-
-    /// Whether the node is still on its way to READY.
-    pub fn is_behind(&self) -> bool {
-        !matches!(self.phase, Phase::Ready)
+    /// Copies the write-ahead log into the database at a moment when that costs the service nothing: its own next commit would
+    /// have to do it else. `idle`: there is nothing else to do now.
+    pub fn tidy_wal(&mut self, idle: bool, at: Moment) {
+        if !(idle || self.spares_service(at)) || at.uptime < self.tidied_at + TIDY_PAUSE {
+            return;
+        }
+        match self.store.checkpoint(limits::WAL_FRAMES_LEFT) {
+            Ok(false) => {}
+            Ok(true) => self.tidied_at = at.uptime,
+            // Whoever commits next tries it again.
+            Err(error) => {
+                tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
+                self.tidied_at = at.uptime;
+            }
+        }
     }
 
     /// The net under the file watch.

@@ -25,10 +25,6 @@ pub struct Arrived {
     pub after: Option<String>,
     /// The page.
     pub page: SnapshotPage,
-    /// How many of its events are stored.
-    pub stored: usize,
-    /// Whether there were events of its records here before; none while nothing of it is stored.
-    pub met: Option<bool>,
     /// Its events are stored, and the records up to this one are rid of what the donor has no more.
     pub forgotten: Option<Option<String>>,
 }
@@ -157,7 +153,7 @@ impl Joiner {
         if self.after.is_none() {
             self.tables.pop_front();
         }
-        self.arrived.push_back(Arrived { table, after, page, stored: 0, met: None, forgotten: None });
+        self.arrived.push_back(Arrived { table, after, page, forgotten: None });
         true
     }
 

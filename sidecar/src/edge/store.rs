@@ -11,7 +11,6 @@
 
 pub mod catalogue;
 mod cell;
-mod checkpoint;
 mod claim;
 mod compaction;
 pub mod conflicts;
@@ -53,7 +52,6 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
-pub use self::checkpoint::{Checkpointer, Log};
 pub use self::claim::Claim;
 pub use self::compaction::Visit;
 pub use self::conflicts::{ConflictRow, Met};
@@ -311,6 +309,26 @@ impl Store {
     pub fn harden(&self) -> Result<(), Error> {
         let failed = |source| Error::File { doing: "sync", path: identity::beside(&self.path, "-wal"), source };
         self.wal.sync_data().map_err(failed)
+    }
+
+    /// Copies the `-wal` into the database if so many frames of it are not there yet. Waits for nobody, and keeps nobody
+    /// from reading or writing. Answers whether anything was to be done.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn checkpoint(&self, frames: i64) -> Result<bool, Error> {
+        let look = |sql: &str| {
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?))))
+                .doing("copy the write-ahead log into the database")
+        };
+        let (written, copied): (i64, i64) = look("PRAGMA wal_checkpoint(NOOP)")?;
+        if written - copied < frames {
+            return Ok(false);
+        }
+        let _: (i64, i64) = look("PRAGMA wal_checkpoint(PASSIVE)")?;
+        Ok(true)
     }
 
     /// Whether another connection has committed since the last call. The first call tells nothing: a node begins with a look

@@ -367,16 +367,16 @@ mod tests {
     #[test]
     fn what_comes_behind_something_held_is_named_while_little_is_held() {
         let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        order.heard(node(1), 200_000);
+        order.heard(node(1), 100_000);
         order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied);
         order.offer(node(1), piece(4, 9, 9, &[(2, 1)]), &none, &applied);
         order.offer(node(1), piece(20, 20, 20, &[]), &none, &applied);
         assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 10, last: 19 }]);
-        order.offer(node(1), piece(10, 150_000, 150_000, &[]), &none, &applied);
+        order.offer(node(1), piece(10, 60_000, 60_000, &[]), &none, &applied);
         assert!(limits::AHEAD_BYTES_MAX < order.held_bytes());
         assert_eq!(order.gaps(&applied), [], "what is held comes first");
-        let applied = [(node(1), 160_000)].into_iter().collect();
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 160_001, last: 200_000 }], "but what is due");
+        let applied = [(node(1), 70_000)].into_iter().collect();
+        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 70_001, last: 100_000 }], "but what is due");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Received};
-use super::tidying::Tidier;
 use crate::edge::clock;
 use crate::edge::store::Store;
 use crate::limits;
@@ -101,9 +100,6 @@ pub(super) fn start(
 
 struct Turner {
     replica: Replica,
-    tidier: Tidier,
-    /// The database has the memory that a node far behind gets.
-    cache_is_large: bool,
     received: Received,
     turning: Turning,
     start: Instant,
@@ -117,12 +113,9 @@ impl Turner {
     fn new(store: Store, options: Options, received: Received, turning: Turning) -> Result<Self, BoxError> {
         let start = Instant::now();
         let at = Moment { wall: clock::now(), uptime: Duration::ZERO };
-        let tidier = Tidier::start(store.path())?;
         let replica = Replica::new(store, options, at)?;
         Ok(Self {
             replica,
-            tidier,
-            cache_is_large: false,
             received,
             turning,
             start,
@@ -155,7 +148,7 @@ impl Turner {
             }
             self.send();
             if worked {
-                self.tidy(idle);
+                self.replica.tidy_wal(idle, self.at());
             }
             self.show(false);
         }
@@ -197,30 +190,6 @@ impl Turner {
             self.rest_until = Instant::now() + took.min(REST_MAX).mul_f64(1.0 + jitter);
         }
         Ok(worked)
-    }
-
-    /// Has the write-ahead log copied into the database beside the work, and memory given or taken back. What fails here is
-    /// tried again the next time.
-    fn tidy(&mut self, idle: bool) {
-        let behind = self.replica.is_behind();
-        if behind != self.cache_is_large {
-            match self.replica.store().set_cache(behind) {
-                Ok(()) => self.cache_is_large = behind,
-                Err(error) => tracing::debug!(error = error.chain(), "the cache stays as it is"),
-            }
-        }
-        let most = self.replica.log_left_max(idle, self.at());
-        match self.replica.store().log() {
-            Ok(log) if log.frames >= limits::WAL_FRAMES_MAX && log.left > 0 => {
-                let _alone = self.tidier.pause();
-                if let Err(error) = self.replica.store().copy_log() {
-                    tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
-                }
-            }
-            Ok(log) if most <= log.left => self.tidier.wake(),
-            Ok(_) => {}
-            Err(error) => tracing::debug!(error = error.chain(), "the write-ahead log cannot be looked at"),
-        }
     }
 
     /// Hands over what is to be sent. What does not fit is dropped: the others fetch what they miss, and a request is made

@@ -267,11 +267,7 @@ impl Replica {
 
     /// Applies groups whose turn it is, as many as fit one short transaction. Answers whether it did anything.
     pub(super) fn apply_due(&mut self, at: Moment) -> Result<bool, Failure> {
-        let rows_max = match (self.spares_service(at), self.is_behind()) {
-            (true, _) => limits::APPLY_ROWS_MAX,
-            (false, false) => limits::APPLY_ROWS_QUIET_MAX,
-            (false, true) => limits::APPLY_ROWS_BEHIND_MAX,
-        };
+        let rows_max = if self.spares_service(at) { limits::APPLY_ROWS_MAX } else { limits::APPLY_ROWS_QUIET_MAX };
         let Self { store, order, .. } = self;
         let Some(first) = order.next(&store.durable().vector) else { return Ok(false) };
         let (applied, long_journal) = apply(store, order, (first, rows_max), at)?;

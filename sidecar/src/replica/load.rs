@@ -31,22 +31,6 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(10);
 /// The pause after a request of a joiner that brought nothing.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is to be done of a load after a transaction.
-enum Next {
-    /// The rest of the page is to be stored.
-    Store,
-    /// What the donor has no more is to be taken out, after this record.
-    Forget(String),
-    /// The page is done.
-    Page,
-}
-
-impl Next {
-    fn of(forgotten: Option<String>) -> Self {
-        forgotten.map_or(Self::Page, Self::Forget)
-    }
-}
-
 impl Replica {
     /// Goes to the next phase when the time has come.
     pub(super) fn advance(&mut self, at: Moment) {
@@ -230,7 +214,6 @@ impl Replica {
     /// Stores a page of records and makes the rows of it, then takes out, a little at a time, what the donor has no more.
     /// Answers whether it did anything.
     pub(super) fn load_once(&mut self, at: Moment) -> Result<bool, Failure> {
-        let rows_max = if self.spares_service(at) { limits::APPLY_ROWS_MAX } else { usize::MAX };
         let Self { store, phase: Phase::Joining(joiner), retention, .. } = self else { return Ok(false) };
         let Some(arrived) = joiner.arrived() else { return Ok(false) };
         let done = store.write(|tx| {
@@ -240,35 +223,30 @@ impl Replica {
             }
             tx.durable.clock.merge(retention.clock_floor);
             let drained = if tx.durable.loaded { ingest::drain(tx, at.wall)? } else { Vec::new() };
-            let Arrived { table, after, page, stored, met, forgotten } = &*arrived;
+            let Arrived { table, after, page, forgotten } = &*arrived;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
-            let met = match met {
-                Some(met) => *met,
-                None => applier.has_events(table, after.as_deref(), page)?,
-            };
-            let to = page.rows.len().min(stored.saturating_add(rows_max));
-            if *stored == 0 || *stored < to {
-                applier.snapshot_page(page, *stored..to)?;
-            }
             let next = match forgotten {
-                _ if to < page.rows.len() => Next::Store,
                 // On most nodes that load there is nothing but what the load brings.
-                None if !met => Next::Page,
-                None => Next::of(applier.forget(table, after.as_deref(), page, &retention.left)?),
-                Some(after) => Next::of(applier.forget(table, after.as_deref(), page, &retention.left)?),
+                None if !applier.has_events(table, after.as_deref(), page)? => {
+                    applier.snapshot_page(page)?;
+                    None
+                }
+                None => {
+                    applier.snapshot_page(page)?;
+                    applier.forget(table, after.as_deref(), page, &retention.left)?
+                }
+                Some(after) => applier.forget(table, after.as_deref(), page, &retention.left)?,
             };
-            Ok(Some((applier.finish()?, (met, to), next)))
+            Ok(Some((applier.finish()?, next)))
         })?;
-        let Some((applied, (met, to), next)) = done else {
+        let Some((applied, next)) = done else {
             self.dirty = true;
             return Ok(false);
         };
-        (arrived.met, arrived.stored) = (Some(met), to);
         match next {
-            Next::Store => {}
-            Next::Forget(after) => arrived.forgotten = Some(Some(after)),
-            Next::Page => joiner.stored(),
+            Some(next) => arrived.forgotten = Some(Some(next)),
+            None => joiner.stored(),
         }
         // Nobody hears of them before everything is loaded.
         self.counters.captured += applied.ingested.iter().map(|ingested| ingested.events as u64).sum::<u64>();

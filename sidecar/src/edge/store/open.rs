@@ -47,15 +47,6 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// A connection that copies the write-ahead log into the database, and nothing else.
-pub(super) fn for_checkpoints(path: &Path) -> Result<Connection, Error> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.pragma_update(None, "synchronous", "NORMAL").doing("set up the connection")?;
-    // The first read opens the log: without it there is nothing to copy.
-    look(&connection, path)?;
-    Ok(connection)
-}
-
 /// A reader of the database that may write another file: the copy that it makes of it.
 pub(super) fn for_copying(path: &Path) -> Result<Connection, Error> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;

@@ -1,7 +1,6 @@
 //! What a donor had and has no more goes here, too: while everything is loaded from it, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use rowcast_schema::declaration::History;
 use rowcast_schema::record;
@@ -16,19 +15,14 @@ use crate::limits;
 use crate::position::{NodeId, Vector};
 
 impl Applier<'_, '_> {
-    /// Stores some of the events of a page, and makes the rows of their records. With the first of them come its layouts and
-    /// contexts.
+    /// Stores the events of a page, and makes the rows of their records.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn snapshot_page(&mut self, page: &SnapshotPage, part: Range<usize>) -> Result<(), Error> {
-        if part.start == 0 {
-            page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
-            page.contexts
-                .iter()
-                .try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
-        }
-        for row in &page.rows[part] {
+    pub fn snapshot_page(&mut self, page: &SnapshotPage) -> Result<(), Error> {
+        page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
+        page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
+        for row in &page.rows {
             let id = EventId { origin: row.origin, sequence: row.sequence };
             self.snapshot_event(id, row.group_last, &row.event)?;
         }
