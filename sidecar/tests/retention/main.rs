@@ -164,7 +164,9 @@ impl Cluster {
         self.cut.clear();
     }
 
+    /// The service writes. Its clock is the machine's, in milliseconds: two writes in one would be in no order.
     pub(crate) fn sql(&mut self, at: usize, sql: &str) {
+        std::thread::sleep(Duration::from_millis(3));
         self.nodes[at].service.execute_batch(sql).unwrap();
         let moment = self.moment();
         if let Some(replica) = &mut self.nodes[at].replica {
