@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Proves that the simulation catches what it is for: breaks Rowcast in one place at a time, in a copy, and runs seeds
 until one of them fails. A mutant that survives them all is a hole in the simulation; one that does not apply or does not
-build is a mistake in `mutants.toml`. The copy as it is must pass first.
+build is a mistake in `mutants.toml`. The copy as it is must pass first. What came of each is written to docs/mutants.md.
 
-    python3 tests/sim/mutants.py [--seeds 500] [--control 100] [NAME …]
+    python3 tests/sim/mutants.py [--seeds 500] [--control 500] [--jobs 2] [NAME …]
 """
 
 import argparse
@@ -18,7 +18,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COPY = ROOT / "target" / "mutants"
-TARGET = ROOT / "target"
+# Not that of the project: both would put a program of one name there.
+TARGET = ROOT / "target" / "mutants" / "target"
+PAGE = ROOT / "docs" / "mutants.md"
+HEADER = """# Mutants
+
+Each line is one mistake that was made in a copy of Rowcast on purpose, as somebody might make it, and the seed of the simulated
+cluster that noticed it first, from seed 0 on. `tests/sim/mutants.toml` has them, `tests/sim/mutants.py` makes them, runs the
+seeds, writes this page, and fails when one survives. The copy without any mistake: {control}.
+
+| mistake | in | noticed at seed | as |
+|---|---|---|---|
+"""
 
 
 def copy() -> None:
@@ -32,7 +43,7 @@ def copy() -> None:
         if not to.exists() or to.read_bytes() != source.read_bytes():
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, to)
-    for stale in COPY.rglob("*.rs"):
+    for stale in (file for part in ("schema", "sidecar", "tests", "examples") for file in (COPY / part).rglob("*.rs")):
         if stale.relative_to(COPY) not in wanted:
             stale.unlink()
 
@@ -49,15 +60,15 @@ def build() -> Path | None:
     return program
 
 
-def simulate(program: Path, seeds: int) -> tuple[int, str]:
-    """How many seeds were run, and what the first failure was; nothing when all ended well."""
-    command = [program, "--seeds", str(seeds), "--fail-fast"]
+def simulate(program: Path, seeds: int, jobs: int) -> tuple[int, int | None, str]:
+    """How many seeds were run, and which was the first that failed, with what; none when all ended well."""
+    command = [program, "--seeds", str(seeds), "--jobs", str(jobs), "--fail-fast"]
     output = subprocess.run(command, capture_output=True, text=True).stdout
     failed = re.search(r"^seed (\d+) FAILED: (.*)$", output, re.MULTILINE)
     ran = re.search(r"^(\d+) seeds, (\d+) failed", output, re.MULTILINE)
     if not ran:
-        return 0, f"the simulation itself failed: {output[-300:]}"
-    return int(ran.group(1)), f"seed {failed.group(1)}: {failed.group(2)[:110]}" if failed else ""
+        sys.exit(f"the simulation itself failed: {output[-300:]}")
+    return int(ran.group(1)), int(failed.group(1)) if failed else None, failed.group(2) if failed else ""
 
 
 def broken(mutant: dict) -> tuple[Path, str, str]:
@@ -69,44 +80,72 @@ def broken(mutant: dict) -> tuple[Path, str, str]:
     return path, text, text.replace(mutant["find"], mutant["replace"])
 
 
+def short(failure: str) -> str:
+    """What was noticed, for a cell of a table: its kind, without the ids and the rows."""
+    failure = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", failure.replace("|", " "))
+    failure = re.sub(r"[\[{].*", "…", failure).replace("`", "'")
+    return failure if len(failure) <= 90 else failure[:90] + "…"
+
+
+def write_page(mutants: list[dict], rows: dict[str, str], control: str) -> None:
+    """The page with the lines that there are, in the order of `mutants.toml`."""
+    lines = [rows[mutant["name"]] for mutant in mutants if mutant["name"] in rows]
+    PAGE.write_text(HEADER.format(control=control) + "".join(line + "\n" for line in lines))
+
+
+def known_page() -> tuple[dict[str, str], str]:
+    """The lines of the page as it is, by mutant, and what it says of the control."""
+    text = PAGE.read_text() if PAGE.exists() else ""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| mistake")]
+    control = re.search(r"without any mistake: (.*)\.$", text, re.MULTILINE)
+    return {line.split(" | ")[0][2:]: line for line in lines}, control.group(1) if control else "not run"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=500)
-    parser.add_argument("--control", type=int, default=100, help="seeds of the copy as it is")
+    parser.add_argument("--control", type=int, default=500, help="seeds of the copy as it is; 0 leaves it out")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     parser.add_argument("--list", action="store_true", help="only look whether every mutant applies")
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("names", nargs="*", help="only these, and the others' lines on the page stay")
     arguments = parser.parse_args()
-    mutants = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutants"]
-    if arguments.names:
-        mutants = [mutant for mutant in mutants if mutant["name"] in arguments.names]
+    everything = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutants"]
+    chosen = [mutant for mutant in everything if not arguments.names or mutant["name"] in arguments.names]
     copy()
-    for mutant in mutants:
+    for mutant in chosen:
         broken(mutant)
     if arguments.list:
-        print(f"{len(mutants)} mutants apply")
+        print(f"{len(chosen)} mutants apply")
         return 0
-    program = build()
-    if program is None:
-        return 1
-    ran, failure = simulate(program, arguments.control)
-    print(f"control: {ran} seeds, {failure or 'all well'}", flush=True)
-    if failure:
-        return 1
+    rows, control = known_page()
+    if not arguments.names:
+        rows = {}
+    if arguments.control:
+        program = build()
+        if program is None:
+            return 1
+        ran, seed, failure = simulate(program, arguments.control, arguments.jobs)
+        control = f"{ran} seeds, all well" if seed is None else f"seed {seed}: {short(failure)}"
+        print(f"control: {control}", flush=True)
+        if seed is not None:
+            return 1
     survivors = []
-    for mutant in mutants:
+    for mutant in chosen:
         began = time.monotonic()
         path, whole, changed = broken(mutant)
         path.write_text(changed)
         try:
             program = build()
-            ran, failure = simulate(program, arguments.seeds) if program else (0, "")
+            ran, seed, failure = simulate(program, arguments.seeds, arguments.jobs) if program else (0, None, "")
         finally:
             path.write_text(whole)
-        word = "caught" if failure else ("DOES NOT BUILD" if program is None else "SURVIVED")
-        if not failure:
+        if seed is None:
             survivors.append(mutant["name"])
-        print(f"{mutant['name']}: {word} after {ran} seeds, {time.monotonic() - began:.0f} s. {failure}", flush=True)
-    print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants caught", *survivors)
+        word = "DOES NOT BUILD" if program is None else f"SURVIVED {ran}" if seed is None else str(seed)
+        rows[mutant["name"]] = f"| {mutant['name']} | `{mutant['file']}` | {word} | {short(failure)} |"
+        write_page(everything, rows, control)
+        print(f"{mutant['name']}: {word}, {time.monotonic() - began:.0f} s. {failure[:200]}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants caught", *survivors)
     return 1 if survivors else 0
 
 

@@ -58,6 +58,8 @@ pub struct Applier<'t, 'a> {
     contexts: BTreeMap<NodeId, Vector>,
     /// What is tried was tried before, and met what it had to meet.
     again: bool,
+    /// The row that is written has been compared: no service's word is in it that no event knows.
+    compared: bool,
     /// What it did so far.
     pub done: Applied,
 }
@@ -65,7 +67,15 @@ pub struct Applier<'t, 'a> {
 impl<'t, 'a> Applier<'t, 'a> {
     /// Begins. `now` is the wall time.
     pub fn new(tx: &'t mut Tx<'a>, now: Timestamp) -> Self {
-        Self { tx, now, fresh: BTreeMap::new(), contexts: BTreeMap::new(), again: false, done: Applied::default() }
+        Self {
+            tx,
+            now,
+            fresh: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            again: false,
+            compared: false,
+            done: Applied::default(),
+        }
     }
 
     /// How far everything is applied, in this transaction.
@@ -122,6 +132,7 @@ impl<'t, 'a> Applier<'t, 'a> {
     pub fn refold(&mut self, table: &str, record_id: &str) -> Result<(), Error> {
         let Some(table) = self.tx.tables().get(table) else { return Ok(()) };
         let Some(shape) = &table.shape else { return Ok(()) };
+        self.compared = false;
         self.settle(table, shape, record_id)
     }
 
@@ -185,6 +196,7 @@ impl<'t, 'a> Applier<'t, 'a> {
 
     /// Applies an event that is stored, and marked as applied, unless the row is to be compared first.
     fn place(&mut self, table: &Replicated, arriving: Arriving<'_>) -> Result<(), Error> {
+        self.compared = false;
         let Arriving { id, event, context, held } = arriving;
         let Some(shape) = &table.shape else {
             let reason = table.refused.as_deref().unwrap_or("the table is not in this database yet");
@@ -216,6 +228,7 @@ impl<'t, 'a> Applier<'t, 'a> {
                 held = self.tx.newest_beside(table, &event.record_id, id, id.sequence)?;
             }
             self.tx.set_processed(table, id, true)?;
+            self.compared = self.tx.durable.loaded;
         }
         if !self.again {
             self.note_conflict(table, held, (id, event, context))?;

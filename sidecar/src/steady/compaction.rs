@@ -20,7 +20,9 @@
 //! - **X is a member, and E's number is above it.** Then E was stamped after that presence, and X's clock gives out
 //!   nothing at or below S (I5). So E is later than T. A timestamp from the future that X parked has not moved its clock;
 //!   then S is below T, and T stays. While X ingests a long group in parts, some of it is stamped and none of it counts
-//!   in V: then X says no stamp at all. What a comparison finds is stamped now, thus later than S. A group that is staged
+//!   in V: then X says no stamp at all. What a comparison finds is stamped now, thus later than S. What a migration carried over
+//!   stands right behind the event that its row comes from, and X has T: T is older than that event, or it would hide it, or it
+//!   is parked at X, and then nothing is carried over (`flow::capture::compared`). A group that is staged
 //!   moves neither position nor clock before it is applied.
 //! - **X is expelled.** Every member has said, in the presence that counts, that it takes nothing from X any more; what
 //!   any of them has of X is in its vector, and this node has it. Nobody hands over more.

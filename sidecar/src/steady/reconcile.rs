@@ -10,7 +10,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, Shape, Tx, Want};
+use crate::edge::store::{Error, Replicated, Shape, Tx, Want, Written};
 use crate::event::Operation;
 use crate::flow::apply::Applier;
 use crate::flow::capture::compared::{self, Found};
@@ -161,6 +161,16 @@ impl Walk<'_> {
                 if !same {
                     // With regard to who else claims its UNIQUE values.
                     Applier::new(tx, self.now).settle(self.table, self.shape, &record_id)?;
+                }
+                // What was here before the events came stands in no column of which they say nothing, as on the other nodes.
+                let written = tx.empty_untold(self.shape, key, &cells)?;
+                if !matches!(written, Written::Done) {
+                    tracing::warn!(
+                        table = self.table.name,
+                        record = record_id,
+                        outcome = ?written,
+                        "a row holds what no event says, and could not be mended"
+                    );
                 }
             }
             (None, None) => {}

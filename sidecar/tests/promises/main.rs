@@ -26,6 +26,7 @@ mod schema_rules;
 mod service_triggers;
 #[path = "../stage/mod.rs"]
 mod stage;
+mod stale_columns;
 mod unique;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
+use crate::schema::{STEPS, Step};
 use crate::world::World;
 
 /// Something that is done to the world.
@@ -52,9 +53,10 @@ enum Kind {
     Restore,
     Clone,
     LongAway,
+    Migrate,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::StopSidecar,
     Kind::KillWithinWork,
     Kind::KillNode,
@@ -73,6 +75,7 @@ const KINDS: [Kind; 18] = [
     Kind::Restore,
     Kind::Clone,
     Kind::LongAway,
+    Kind::Migrate,
 ];
 
 /// The faults of one seed: some kinds more than others, so that seeds differ (swarm testing: Groce et al., 2012).
@@ -101,6 +104,11 @@ impl Faults {
     /// How long the tables' events are kept.
     pub fn history(&self) -> &'static str {
         self.history
+    }
+
+    /// Whether the tables' columns change in the course of the history.
+    pub fn migrates(&self) -> bool {
+        self.kinds.contains(&Kind::Migrate)
     }
 
     /// How long members may be silent, in seconds.
@@ -199,7 +207,43 @@ impl World {
             Kind::Backup => self.back_up(node),
             Kind::Restore => self.restore(node, until),
             Kind::Clone => self.clone_onto(node, until),
+            Kind::Migrate => {
+                let step = *self.faults.chance.pick(&STEPS);
+                self.migrate(node, step);
+            }
             Kind::StopSidecar | Kind::KillWithinWork | Kind::Disconnect => {}
+        }
+    }
+
+    /// A node's service carries out a migration, unless it has it. The sidecar may run, or not.
+    fn migrate(&mut self, node: usize, step: Step) {
+        self.start_service(node);
+        let Some(service) = &self.nodes[node].service else { return };
+        if !step.is_due(service).unwrap_or(false) {
+            return;
+        }
+        let done = step.sql(service, &mut self.faults.chance).and_then(|(sql, rebuilds)| {
+            // As tools do it: one transaction.
+            service.execute_batch(&format!("BEGIN IMMEDIATE; {sql} COMMIT;"))?;
+            Ok((sql, rebuilds))
+        });
+        match done {
+            Ok((sql, rebuilds)) => {
+                self.tell(format_args!("n{node} migrates: {sql}"));
+                self.story.count(step.counted);
+                if rebuilds {
+                    self.story.count("schema, table rebuilt");
+                }
+            }
+            Err(error) => self.judge.wrong.push(format!("node {node}: a migration failed: {error}")),
+        }
+        self.wake(node, Vec::new());
+    }
+
+    /// In the end everybody has had every migration, where there are any.
+    pub fn migrate_all(&mut self) {
+        for step in STEPS.iter().filter(|_| self.faults.migrates()).copied().collect::<Vec<_>>() {
+            (0..self.nodes.len()).for_each(|node| self.migrate(node, step));
         }
     }
 

@@ -12,6 +12,7 @@ use rowcast::position::{NodeId, Sequence};
 use rowcast::wire::{self, Message};
 use rusqlite::Connection;
 
+use crate::schema::{self, Made};
 use crate::service::{Changed, Done, Rows, TABLES};
 
 /// An event, as far as it matters here.
@@ -51,6 +52,8 @@ pub struct Judge {
     promised: Vec<(usize, usize, Done)>,
     promises: usize,
     forked: BTreeSet<NodeId>,
+    /// Which nodes keep an event in the end.
+    holders: BTreeMap<(NodeId, Sequence), Vec<usize>>,
     /// What is wrong already.
     pub wrong: Vec<String>,
 }
@@ -160,7 +163,7 @@ impl Judge {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn read(&mut self, connection: &Connection, stored: &mut Stored) -> rusqlite::Result<()> {
+    pub fn read(&mut self, (node, connection): (usize, &Connection), stored: &mut Stored) -> rusqlite::Result<()> {
         for table in &TABLES {
             let sql = format!(
                 "SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events",
@@ -175,6 +178,7 @@ impl Judge {
                 let known =
                     Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
                 self.saw(origin, sequence, &known);
+                self.holders.entry((origin, sequence)).or_default().push(node);
                 let first = stored.entry((origin, sequence)).or_insert_with(|| known.clone());
                 if *first != known && self.forked.insert(origin) {
                     self.wrong.push(format!("{origin:?}:{sequence} is stored as {first:?} and as {known:?}"));
@@ -185,33 +189,47 @@ impl Judge {
     }
 
     /// What the tables must be: the fold of the events that are stored anywhere, and of those that were ever sent, also
-    /// where they are compacted since. What an old copy of a file had not seen may be gone.
-    pub fn fold(&self, stored: &Stored) -> Rows {
+    /// where they are compacted since. What an old copy of a file had not seen may be gone. Of each column the greatest event
+    /// counts whose author's table had it, back to the last delete; where there is none the column has its default.
+    pub fn fold(&self, stored: &Stored, made: &Made) -> Rows {
         let counts = |id: &(NodeId, Sequence)| self.left.get(&id.0).is_none_or(|known| id.1 <= *known);
-        let sent = self.sent.iter().filter(|(id, _)| !self.copies && counts(id) && !stored.contains_key(id));
-        let mut newest: BTreeMap<(&str, &str), (Version, &Known)> = BTreeMap::new();
+        // What its author superseded itself, and nobody keeps, was compacted; perhaps before anybody heard of what did it.
+        let mut latest: BTreeMap<(NodeId, &str, &str), Version> = BTreeMap::new();
+        for (&(origin, sequence), known) in
+            self.events.iter().flat_map(|(id, known)| known.iter().map(move |k| (id, k)))
+        {
+            let version = (known.timestamp, origin, sequence);
+            let latest = latest.entry((origin, &known.table, &known.record)).or_insert(version);
+            *latest = version.max(*latest);
+        }
+        let stands = |id: &(NodeId, Sequence), known: &Known| {
+            latest.get(&(id.0, &known.table, &known.record)).is_none_or(|latest| {
+                let latest = (latest.1, latest.2);
+                latest.1 <= id.1 || stored.contains_key(&latest) || self.sent.contains_key(&latest)
+            })
+        };
+        let counts = |id: &(NodeId, Sequence), known| counts(id) && stands(id, known) && !stored.contains_key(id);
+        let sent = self.sent.iter().filter(|(id, known)| !self.copies && counts(id, known));
+        let mut all: BTreeMap<(&str, &str), BTreeMap<Version, &Known>> = BTreeMap::new();
         for (&(origin, sequence), known) in stored.iter().chain(sent) {
             let version = (known.timestamp, origin, sequence);
-            let slot = newest.entry((&known.table, &known.record)).or_insert((version, known));
-            if slot.0 < version {
-                *slot = (version, known);
-            }
+            all.entry((&known.table, &known.record)).or_default().insert(version, known);
         }
         let mut rows = Rows::new();
         for table in &TABLES {
-            let mut records: Vec<_> = newest.iter().filter(|((name, _), _)| *name == table.name).collect();
-            records.sort_by_key(|(_, (version, _))| std::cmp::Reverse(*version));
+            let columns = made.columns(table.name);
+            let mut records: Vec<_> = all.iter().filter(|((name, _), _)| *name == table.name).collect();
+            records.sort_by_key(|(_, events)| std::cmp::Reverse(events.last_key_value().map(|(version, _)| *version)));
             let mut taken = BTreeSet::new();
-            for ((_, record), (_, known)) in records {
-                let Some(data) = &known.data else { continue };
+            for ((_, record), events) in records {
+                let Some(row) = content(table.name, &columns, events.values().rev().copied()) else { continue };
                 if let Some(column) = table.unique {
-                    let row: serde_json::Value = serde_json::from_str(data).expect("a row is JSON");
                     let value = &row[column];
                     if !value.is_null() && !taken.insert(value.to_string()) {
                         continue; // A greater version holds it.
                     }
                 }
-                rows.insert((table.name, (*record).to_owned()), data.clone());
+                rows.insert((table.name, (*record).to_owned()), serde_json::Value::Object(row).to_string());
             }
         }
         rows
@@ -226,8 +244,20 @@ impl Judge {
             *made = (made.0 + 1, made.1.max(known.timestamp));
         }
         let mut lost = Vec::new();
+        let mut last: BTreeMap<(usize, &str, &str), (usize, &Changed)> = BTreeMap::new();
+        for (number, node, done) in &self.promised {
+            for changed in &done.changed {
+                last.insert((*node, changed.table, &changed.record), (*number, changed));
+            }
+        }
+        for ((node, ..), (_, changed)) in last.into_iter().filter(|(_, (_, changed))| !changed.seen) {
+            lost.extend(self.lost_unseen(changed).map(|why| format!("node {node}: {why}")));
+        }
         for (_, node, done) in &self.promised {
-            for Changed { table, record, before, after } in &done.changed {
+            for Changed { table, record, before, after, seen } in &done.changed {
+                if !seen {
+                    continue;
+                }
                 let of = TABLES.iter().find(|other| other.name == *table);
                 // A row that another one's REPLACE evicted, and that was made again before the sidecar looked, was not
                 // gone; and of announced changes only the last one is promised. The fold holds both to their end.
@@ -244,6 +274,7 @@ impl Judge {
                             lost.push(format!(
                                 "node {node}: {table} {record} {after:?} at {timestamp} loses to {before:?} at {seen:?}, which it saw"
                             ));
+                            lost.extend(self.events_of(table, record));
                         }
                     }
                     _ => lost.push(format!("node {node}: {table} {record} {after:?} by {:?}", done.sql)),
@@ -253,24 +284,87 @@ impl Judge {
         lost
     }
 
+    /// What was written between a migration and new triggers is found by comparing: its last state. Answers what is missing.
+    fn lost_unseen(&self, changed: &Changed) -> Option<String> {
+        // A table of which no row is left gets its rows back, and announced tables are held to their end by the fold.
+        let of = TABLES.iter().find(|other| other.name == changed.table);
+        let after = changed.after.as_ref().filter(|_| of.is_some_and(|of| !of.announced))?;
+        let before = changed.before.as_deref().map(cells).unwrap_or_default();
+        let events = self.events.values().flatten();
+        let events = events.filter(|known| known.table == changed.table && known.record == changed.record);
+        let events: Vec<_> = events.filter_map(|known| known.data.as_deref().map(cells)).collect();
+        for (column, value) in cells(after).iter().filter(|(column, value)| before.get(*column) != Some(value)) {
+            if *value == schema::default(changed.table, column) {
+                continue; // So it is where no event says anything.
+            }
+            let other = schema::other_name(changed.table, column).unwrap_or(column);
+            let says = |row: &serde_json::Map<_, _>| row.get(column) == Some(value) || row.get(other) == Some(value);
+            if !events.iter().any(says) {
+                return Some(format!("{} {}: {column} = {value}, unseen", changed.table, changed.record));
+            }
+        }
+        None
+    }
+
+    /// The last events of a record that were ever seen, in the order of their versions, a line each.
+    pub fn events_of(&self, table: &str, record: &str) -> Vec<String> {
+        let all = self.events.iter().flat_map(|(id, known)| known.iter().map(move |known| (id, known)));
+        let mut all: Vec<_> = all.filter(|(_, known)| known.table == table && known.record == record).collect();
+        all.sort_by_key(|(id, known)| (known.timestamp, **id));
+        let line = |((origin, sequence), known): &(&(NodeId, Sequence), &Known)| {
+            let holders = self.holders.get(&(*origin, *sequence)).map_or(&[][..], Vec::as_slice);
+            format!("{} {origin:?}:{sequence} {:?}, kept by {holders:?}", known.timestamp, known.data)
+        };
+        all.iter().skip(all.len().saturating_sub(10)).map(line).collect()
+    }
+
     /// Events seen.
     pub fn events(&self) -> usize {
         self.events.len()
     }
 }
 
-/// How two tables differ, a line a record.
-pub fn differences(expected: &Rows, found: &Rows) -> Vec<String> {
+/// What events of one record, the greatest first, say of the columns. None: there is no row.
+fn content<'a>(
+    table: &str,
+    columns: &[String],
+    events: impl Iterator<Item = &'a Known>,
+) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let mut row: Option<serde_json::Map<_, _>> = None;
+    for known in events {
+        let Some(data) = &known.data else { break };
+        let row = row.get_or_insert_default();
+        for (column, value) in cells(data) {
+            row.entry(column).or_insert(value);
+        }
+    }
+    let mut row = row?;
+    row.retain(|column, _| columns.contains(column));
+    for column in columns {
+        row.entry(column.clone()).or_insert_with(|| schema::default(table, column));
+    }
+    Some(row)
+}
+
+/// The cells of a row.
+fn cells(data: &str) -> serde_json::Map<String, serde_json::Value> {
+    serde_json::from_str(data).expect("a row is JSON")
+}
+
+/// How two tables differ, record by record: its table, its id, and what is wrong.
+pub fn differences(expected: &Rows, found: &Rows) -> Vec<(&'static str, String, String)> {
+    let found: Rows =
+        found.iter().map(|(key, row)| (key.clone(), serde_json::Value::Object(cells(row)).to_string())).collect();
     let mut lines = Vec::new();
     for (key, row) in expected {
         match found.get(key) {
-            None => lines.push(format!("{} {}: missing, should be {row}", key.0, key.1)),
-            Some(other) if other != row => lines.push(format!("{} {}: {other}, should be {row}", key.0, key.1)),
+            None => lines.push((key.0, key.1.clone(), format!("missing, should be {row}"))),
+            Some(other) if other != row => lines.push((key.0, key.1.clone(), format!("{other}, should be {row}"))),
             Some(_) => {}
         }
     }
     for key in found.keys().filter(|key| !expected.contains_key(*key)) {
-        lines.push(format!("{} {}: should not be there: {}", key.0, key.1, found[key]));
+        lines.push((key.0, key.1.clone(), format!("should not be there: {}", found[key])));
     }
     lines
 }

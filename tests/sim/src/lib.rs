@@ -12,6 +12,7 @@ pub mod judge;
 pub mod net;
 pub mod node;
 pub mod runner;
+pub mod schema;
 pub mod service;
 pub mod story;
 pub mod world;

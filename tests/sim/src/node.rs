@@ -73,6 +73,8 @@ pub struct Sidecar {
     pub started: u64,
     /// It is connected to the bus.
     pub connected: bool,
+    /// Since when.
+    pub connected_at: u64,
     /// Requests that were not answered yet.
     pub asked: Vec<u64>,
     /// It said READY.
@@ -181,8 +183,15 @@ impl Node {
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;
         let reader = Reader::open(store.path(), store.declaration()).map_err(|error| error.chain())?;
         let replica = Replica::new(store, options, at).map_err(|error| error.chain())?;
-        self.sidecar =
-            Some(Sidecar { replica, reader, started: now, connected: false, asked: Vec::new(), ready: false });
+        self.sidecar = Some(Sidecar {
+            replica,
+            reader,
+            started: now,
+            connected: false,
+            connected_at: now,
+            asked: Vec::new(),
+            ready: false,
+        });
         Ok(())
     }
 

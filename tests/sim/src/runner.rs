@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::faults::Fault;
 use crate::judge::{Stored, differences};
+use crate::schema::{Made, STEPS};
 use crate::service;
 use crate::world::World;
 
@@ -87,6 +88,8 @@ impl World {
         // What was announced and got lost is found by the next comparison, ten seconds later at most.
         while quiet < 15 {
             self.run_until(self.now + 1_000_000);
+            // One table after the other comes to a node that had none.
+            self.migrate_all();
             match self.unfinished() {
                 None => quiet += 1,
                 Some(why) => {
@@ -137,6 +140,13 @@ impl World {
             if journal.is_none_or(|journal| journal.is_ok_and(|rows| rows > 0)) {
                 return Some(format!("n{number} has a journal"));
             }
+            let due = |service: &rusqlite::Connection| STEPS.iter().any(|step| step.is_due(service).unwrap_or(true));
+            if self.faults.migrates() && node.service.as_ref().is_none_or(due) {
+                return Some(format!("n{number} has not had every migration"));
+            }
+            if !sidecar.replica.store().pending().is_empty() {
+                return Some(format!("n{number} compares its tables"));
+            }
         }
         None
     }
@@ -147,7 +157,7 @@ impl World {
         let mut tables = Vec::new();
         for at in 0..self.nodes.len() {
             let Some(service) = &self.nodes[at].service else { continue };
-            let read = self.judge.read(service, &mut stored).and_then(|()| service::all_rows(service));
+            let read = self.judge.read((at, service), &mut stored).and_then(|()| service::all_rows(service));
             match read {
                 Ok(rows) => tables.push((at, rows)),
                 Err(error) => self.judge.wrong.push(format!("node {at} cannot be read: {error}")),
@@ -157,11 +167,17 @@ impl World {
                 self.judge.wrong.push(format!("node {at}: {sound:?}"));
             }
         }
-        let expected = self.judge.fold(&stored);
+        let made = self.nodes[0].service.as_ref().and_then(|service| Made::of(service).ok()).unwrap_or_default();
+        let expected = self.judge.fold(&stored, &made);
         self.story.add("records at the end", expected.len() as u64);
         for (at, rows) in tables {
-            for line in differences(&expected, &rows) {
-                self.judge.wrong.push(format!("node {at} differs: {line}"));
+            for (table, record, what) in differences(&expected, &rows) {
+                self.judge.wrong.push(format!("node {at} differs: {table} {record}: {what}"));
+                // What a reader asks for next.
+                if self.judge.wrong.len() < 4 {
+                    let events = self.judge.events_of(table, &record);
+                    self.judge.wrong.extend(events.into_iter().map(|event| format!("  of its events: {event}")));
+                }
             }
         }
         for line in self.judge.lost() {
@@ -180,7 +196,7 @@ pub fn story(seed: u64) -> bool {
     outcome.story.iter().for_each(|line| println!("{line}"));
     println!("\nseed {seed}, story {:016x}", outcome.hash);
     outcome.counts.iter().for_each(|(what, times)| println!("  {what}: {times}"));
-    outcome.wrong.iter().take(40).for_each(|line| println!("WRONG: {line}"));
+    outcome.wrong.iter().take(60).for_each(|line| println!("WRONG: {line}"));
     outcome.wrong.is_empty()
 }
 

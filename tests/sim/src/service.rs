@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::chance::Chance;
+use crate::schema::{self, Made};
 
 /// A replicated table.
 #[derive(Debug)]
@@ -73,7 +74,8 @@ impl Table {
     /// # Errors
     /// When SQLite fails.
     pub fn rows(&'static self, connection: &Connection, into: &mut Rows) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached(&format!("SELECT * FROM {}", self.name))?;
+        // Not a cached one: it would name the columns from before a migration.
+        let mut statement = connection.prepare(&format!("SELECT * FROM {}", self.name))?;
         let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -126,25 +128,28 @@ pub struct Changed {
     pub before: Option<String>,
     /// What it is now, unless it went.
     pub after: Option<String>,
+    /// Rowcast's triggers were there, for the columns that the table has.
+    pub seen: bool,
 }
 
 /// Draws a transaction.
-pub fn draw(chance: &mut Chance, mark: &mut u64, records: u64) -> Vec<String> {
+pub fn draw(chance: &mut Chance, mark: &mut u64, records: u64, made: &Made) -> Vec<String> {
     let statements = if chance.one_in(20) { chance.between(20, 60) } else { chance.between(1, 4) };
-    (0..statements).flat_map(|_| statement(chance, mark, records)).collect()
+    (0..statements).flat_map(|_| statement(chance, mark, records, made)).collect()
 }
 
-fn statement(chance: &mut Chance, mark: &mut u64, records: u64) -> Vec<String> {
+fn statement(chance: &mut Chance, mark: &mut u64, records: u64, made: &Made) -> Vec<String> {
     *mark += 1;
     let (m, id, other) = (*mark, chance.below(records), chance.below(records));
     let verb = *chance.pick(&["INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE", "INSERT OR FAIL"]);
-    match chance.below(24) {
+    let (note, v) = (made.name("items", "note", "remark"), made.name("pairs", "v", "w"));
+    match chance.below(24 + 2 * made.count()) {
         0..=3 => vec![format!(
-            "INSERT INTO items (id, name, qty, price, note) VALUES ('i{id}', 'n{m}', {m}, {m}.5, x'{m:08x}')
+            "INSERT INTO items (id, name, qty, price, {note}) VALUES ('i{id}', 'n{m}', {m}, {m}.5, x'{m:08x}')
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, qty = excluded.qty"
         )],
         4 => vec![format!("{verb} INTO items (id, name, qty) VALUES ('i{id}', 'n{m}', 'q{m}')")],
-        5 | 6 => vec![format!("UPDATE items SET note = 'o{m}' WHERE id = 'i{id}'")],
+        5 | 6 => vec![format!("UPDATE items SET {note} = 'o{m}' WHERE id = 'i{id}'")],
         7 => vec![format!("DELETE FROM items WHERE id = 'i{id}'")],
         // The key moves: away, and sometimes onto another record.
         8 => vec![format!("UPDATE OR REPLACE items SET id = 'i{other}', name = 'k{m}' WHERE id = 'i{id}'")],
@@ -158,7 +163,7 @@ fn statement(chance: &mut Chance, mark: &mut u64, records: u64) -> Vec<String> {
             format!("UPDATE OR IGNORE users SET email = 'e2', name = 'c{m}' WHERE email = 'x{m}'"),
         ],
         14 | 15 => vec![format!(
-            "INSERT INTO pairs VALUES ({}, 'b{id}', 'v{m}') ON CONFLICT (a, b) DO UPDATE SET v = excluded.v",
+            "INSERT INTO pairs VALUES ({}, 'b{id}', 'v{m}') ON CONFLICT (a, b) DO UPDATE SET {v} = excluded.{v}",
             other % 3
         )],
         16 => vec![format!("DELETE FROM pairs WHERE a = {} AND b < 'b{id}'", other % 3)],
@@ -168,10 +173,21 @@ fn statement(chance: &mut Chance, mark: &mut u64, records: u64) -> Vec<String> {
         ],
         19 => vec![format!("DELETE FROM parents WHERE id = 'p{}'", id % 4)],
         20 | 21 => {
-            vec![format!("INSERT INTO posts VALUES ('t{id}', 'v{m}') ON CONFLICT (id) DO UPDATE SET v = excluded.v")]
+            vec![format!(
+                "INSERT INTO posts (id, v) VALUES ('t{id}', 'v{m}') ON CONFLICT (id) DO UPDATE SET v = excluded.v"
+            )]
         }
         22 => vec![format!("DELETE FROM posts WHERE id = 't{id}'")],
-        _ => vec![format!("UPDATE items SET qty = 'all{m}' WHERE qty > {}", m / 2)],
+        23 => vec![format!("UPDATE items SET qty = 'all{m}' WHERE qty > {}", m / 2)],
+        at => {
+            let (table, column) = made.pick(at - 24);
+            match table {
+                "items" => vec![format!("UPDATE items SET {column} = '{column}{m}' WHERE id = 'i{id}'")],
+                "users" => vec![format!("UPDATE users SET {column} = '{column}{m}' WHERE id = 'u{id}'")],
+                "posts" => vec![format!("UPDATE posts SET {column} = '{column}{m}' WHERE id = 't{id}'")],
+                _ => vec![format!("UPDATE {table} SET {column} = '{column}{m}' WHERE b = 'b{id}'")],
+            }
+        }
     }
 }
 
@@ -181,6 +197,10 @@ fn statement(chance: &mut Chance, mark: &mut u64, records: u64) -> Vec<String> {
 /// When SQLite fails otherwise: the service sees a failed transaction, and nothing of it is there.
 pub fn run(connection: &Connection, sql: Vec<String>) -> rusqlite::Result<Done> {
     let before = all_rows(connection)?;
+    let mut seen = BTreeMap::new();
+    for table in &TABLES {
+        seen.insert(table.name, schema::is_seen(connection, table.name)?);
+    }
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let result = sql.iter().try_for_each(|statement| match connection.execute_batch(statement) {
         Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::ConstraintViolation => {
@@ -200,11 +220,12 @@ pub fn run(connection: &Connection, sql: Vec<String>) -> rusqlite::Result<Done> 
     for (key, row) in &after {
         if before.get(key) != Some(row) {
             let (before, after) = (before.get(key).cloned(), Some(row.clone()));
-            changed.push(Changed { table: key.0, record: key.1.clone(), before, after });
+            changed.push(Changed { table: key.0, record: key.1.clone(), before, after, seen: seen[key.0] });
         }
     }
     for (key, row) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
-        changed.push(Changed { table: key.0, record: key.1.clone(), before: Some(row.clone()), after: None });
+        let before = Some(row.clone());
+        changed.push(Changed { table: key.0, record: key.1.clone(), before, after: None, seen: seen[key.0] });
     }
     Ok(Done { sql, changed })
 }

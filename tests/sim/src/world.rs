@@ -18,6 +18,7 @@ use crate::faults::{Fault, Faults};
 use crate::judge::Judge;
 use crate::net::{Fate, Net};
 use crate::node::Node;
+use crate::schema::Made;
 use crate::service;
 use crate::story::Story;
 
@@ -215,6 +216,7 @@ impl World {
     pub fn connect(&mut self, node: usize, connected: bool) {
         if let Some(sidecar) = &mut self.nodes[node].sidecar {
             sidecar.connected = connected;
+            sidecar.connected_at = self.now;
             if !connected {
                 sidecar.asked.clear();
             }
@@ -371,8 +373,10 @@ impl World {
         let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
         let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
         for other in self.nodes.iter().filter(|other| other.hears() && reaches(other.number, node)) {
-            // Who came back a moment ago may not have been heard yet.
-            let heard = other.sidecar.as_ref().filter(|other| other.started + HEARD_SURELY < self.now);
+            // Who came back a moment ago may not have been heard yet, nor what was said while this node was away.
+            let since = |sidecar: &crate::node::Sidecar| sidecar.started.max(sidecar.connected_at) + HEARD_SURELY;
+            let heard = other.sidecar.as_ref().filter(|other| since(other) < self.now);
+            let heard = heard.filter(|_| sidecar.connected_at == sidecar.started || since(sidecar) < self.now);
             if let (Some(sidecar), true) = (heard, other.number != node && reaches(node, other.number)) {
                 there.join(&sidecar.replica.store().durable().vector);
                 self.nodes[node].ready_others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
@@ -490,7 +494,8 @@ impl World {
     }
 
     fn write(&mut self, node: usize) {
-        let sql = service::draw(&mut self.work, &mut self.mark, self.records);
+        let made = self.nodes[node].service.as_ref().and_then(|service| Made::of(service).ok()).unwrap_or_default();
+        let sql = service::draw(&mut self.work, &mut self.mark, self.records, &made);
         let wall = self.nodes[node].wall_millis(self.now);
         disk::set_wall(wall);
         self.nodes[node].greatest_wall = self.nodes[node].greatest_wall.max(wall);
@@ -503,6 +508,9 @@ impl World {
             Ok(done) => {
                 self.story.tell(self.now, format_args!("n{node} commits {:?}", done.sql));
                 self.story.count("transactions");
+                if done.changed.iter().any(|changed| !changed.seen) {
+                    self.story.count("transactions that no trigger saw");
+                }
                 let announcements = service::announcements(&done);
                 let promises = self.judge.promises();
                 self.nodes[node].unsynced_from.get_or_insert(promises);
@@ -517,7 +525,8 @@ impl World {
         }
     }
 
-    fn wake(&mut self, node: usize, announcements: Vec<String>) {
+    /// A service tells its sidecar that it wrote, which does not always hear of it.
+    pub fn wake(&mut self, node: usize, announcements: Vec<String>) {
         let life = self.nodes[node].life;
         if self.nodes[node].sidecar.is_none() {
             return;

@@ -173,6 +173,13 @@ impl EventSql {
 }
 
 impl Shape {
+    /// Whether the default of the column at `at` of the layout is another one at each moment.
+    pub(super) fn has_default_of_its_moment(&self, at: usize) -> bool {
+        let place = self.table.column(&self.layout.columns[at]);
+        let default = place.and_then(|place| self.table.columns[place].default.as_deref());
+        default.is_some_and(is_of_its_moment)
+    }
+
     pub(super) fn of(connection: &Connection, table: Table, declared: &TableDeclaration) -> Result<Self, Error> {
         if let Some(refusal) = table.refusals(&declared.exclude).into_iter().next() {
             return Err(Error::Table { table: table.name, reason: refusal.reason, fix: refusal.fix });
@@ -416,13 +423,18 @@ fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
     )
 }
 
+/// A default that only SQLite can compute at insert.
+fn is_of_its_moment(default: &str) -> bool {
+    default.to_ascii_uppercase().starts_with("CURRENT_")
+}
+
 /// What each column of the layout holds where nobody wrote it. A default that only SQLite can compute at insert
 /// (CURRENT_TIMESTAMP, an expression) cannot be that of a column that was added later, and counts as NULL.
 fn defaults(connection: &Connection, table: &Table, layout: &Layout) -> Vec<Value> {
     let default = |column: &String| {
         let at = table.column(column)?;
         let text = table.columns[at].default.as_ref()?;
-        if text.to_ascii_uppercase().starts_with("CURRENT_") {
+        if is_of_its_moment(text) {
             return None;
         }
         let value = connection.query_row(&format!("SELECT {text}"), [], |row| Ok(cell::read(row.get_ref(0)?))).ok()?;

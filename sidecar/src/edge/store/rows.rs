@@ -68,6 +68,23 @@ impl Tx<'_> {
         self.put(shape, &shape.upsert_of(&columns), given().map(|(_, cell)| cell), &whole)
     }
 
+    /// Makes the columns that `told` says nothing of their defaults, where these are the same at any time. Answers whether the
+    /// row has them now.
+    pub fn empty_untold(&self, shape: &Shape, key: &[Value], told: &[Option<Value>]) -> Result<Written, Error> {
+        let Some(row) = self.row(shape, key)? else { return Ok(Written::Done) };
+        let stale =
+            |at: usize| told[at].is_none() && row[at] != shape.defaults[at] && !shape.has_default_of_its_moment(at);
+        if !(0..row.len()).any(stale) {
+            return Ok(Written::Done);
+        }
+        let whole: Vec<Value> = row
+            .iter()
+            .enumerate()
+            .map(|(at, held)| if stale(at) { &shape.defaults[at] } else { held }.clone())
+            .collect();
+        self.upsert(shape, &whole)
+    }
+
     fn put<'v>(
         &self,
         shape: &Shape,

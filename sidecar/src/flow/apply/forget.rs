@@ -7,7 +7,7 @@ use rowcast_schema::record;
 
 use super::Applier;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Kept, Replicated, SnapshotPage, Stored};
+use crate::edge::store::{Error, Kept, ParkReason, Replicated, SnapshotPage, Stored};
 use crate::event::{Event, EventId, Operation, Version};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
@@ -168,10 +168,12 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
-    /// The row of a record that no event knows any more goes.
+    /// The row of a record that no event knows any more goes. What waits for the clock makes it again in its time; until then
+    /// nothing would say what the row comes from, and it would pass for a write of the service.
     fn delete_unknown(&mut self, table: &Replicated, record_id: &str) -> Result<(), Error> {
         let Some(shape) = &table.shape else { return Ok(()) };
-        let known = self.tx.newest(table, record_id)?.is_some() || !self.tx.parked_of(table, record_id)?.is_empty();
+        let waits = self.tx.parked_of(table, record_id)?.iter().any(|parked| parked.reason != ParkReason::Clock);
+        let known = waits || self.tx.newest(table, record_id)?.is_some();
         match record::parse_record_id(record_id, &shape.key) {
             Ok(key) if !known => self.tx.delete(shape, &key)?,
             _ => {}

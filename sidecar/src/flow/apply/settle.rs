@@ -117,9 +117,13 @@ impl Applier<'_, '_> {
         let content = self.tx.content(table, shape, record_id)?;
         let Some(cells) = content.and_then(|content| content.cells) else { return Ok(Outcome::Stands) };
         let outcome = self.claim(version, record_id, table, shape, |tx| tx.upsert_some(shape, &cells))?;
-        // What stands in the other columns came from before a delete that is known only now.
+        // What stands in the other columns came from before a delete that is known only now. It goes with what was deleted; where
+        // it cannot, all nodes get it.
         if matches!(outcome, Outcome::Stands) && self.tx.durable.loaded && cells.iter().any(Option::is_none) {
             let key = record::parse_record_id(record_id, &shape.key).expect("bug: it was read before");
+            if self.compared || self.sees_all(table) {
+                self.tx.empty_untold(shape, &key, &cells)?;
+            }
             let untold = compared::ingest_untold(self.tx, (table, shape), &key, &version)?;
             self.done.ingested.extend(untold);
         }

@@ -60,8 +60,10 @@ pub fn row(
         let found = difference(tx, table, shape, key, Some(now))?;
         return Ok(found.map_or(Found::Same, Found::Change));
     };
+    let goes = is_to_go(tx, table, &record_id, &content.version)?;
     let found = with_new_columns(tx, (table, shape, want), (record_id, row), &content, now)?;
     Ok(match found {
+        Found::Carried(..) if goes => Found::Same,
         Found::Change(change) | Found::Carried(change, _) if super::is_told_large(tx, table, &change)? => Found::Same,
         found => found,
     })
@@ -77,7 +79,8 @@ pub fn ingest_untold(
     key: &[Value],
     version: &Version,
 ) -> Result<Option<Ingested>, Error> {
-    if tx.is_kept_out(table, &shape.record_id_of_key(key))? {
+    let record_id = shape.record_id_of_key(key);
+    if tx.is_kept_out(table, &record_id)? || is_to_go(tx, table, &record_id, version)? {
         return Ok(None);
     }
     match difference(tx, table, shape, key, None)? {
@@ -86,6 +89,18 @@ pub fn ingest_untold(
         }
         _ => Ok(None),
     }
+}
+
+/// Whether a delete of the record waits here, greater than what its row comes from. Where that delete is applied it may be
+/// forgotten already: an event that stands before it would bring the row back there.
+fn is_to_go(tx: &Tx<'_>, table: &Replicated, record_id: &str, version: &Version) -> Result<bool, Error> {
+    for parked in tx.parked_of(table, record_id)? {
+        let is_delete = || Ok(tx.event(table, parked.id)?.is_some_and(|(event, _)| event.data.is_none()));
+        if *version < parked.version && is_delete()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn right_behind(version: &Version) -> Timestamp {

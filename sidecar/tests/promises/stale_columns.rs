@@ -1,0 +1,120 @@
+//! What stands in a column of which no event says anything: nothing of a deleted record, nor of a time before the load, is
+//! carried into what others wrote.
+
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::{Node, event, layout, layouts, node_id, piece, toml};
+use rowcast::clock::Timestamp;
+use rowcast::edge::clock;
+use rowcast::edge::store::{SnapshotPage, SnapshotRow};
+use rowcast::flow::apply::Applier;
+use rowcast::position::Vector;
+use rowcast_schema::layout::Layout;
+
+const NEW: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, w TEXT DEFAULT 'none');";
+const OLD: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, v TEXT);";
+
+/// Layouts of nodes that have the new column, and of those that do not yet.
+fn both() -> (Layout, Layout) {
+    (layout("t", &["id", "a", "w"]), layout("t", &["id", "a"]))
+}
+
+fn behind(now: Timestamp, millis: u64) -> Timestamp {
+    Timestamp::from_millis(now.millis() - i64::try_from(millis).unwrap())
+}
+
+/// I4: the delete comes last, and is older than what a node without the column made of the record.
+#[test]
+fn what_a_deleted_record_held_in_a_new_column_does_not_come_back_with_a_record_made_again_without_it() {
+    let (new, old) = both();
+    let now = clock::now();
+    let created = event(&new, "x", Some(r#"{"id":"x","a":"1","w":"stale"}"#), behind(now, 300));
+    let deleted = event(&new, "x", None, behind(now, 200));
+    let again = event(&old, "x", Some(r#"{"id":"x","a":"2"}"#), behind(now, 100));
+    let (one, other) = (node_id(8), node_id(9));
+    let orders: [&[usize]; 3] = [&[0, 1, 2], &[0, 2, 1], &[2, 0, 1]];
+    for order in orders {
+        let mut node = Node::ready(&toml(&["t"]), NEW);
+        for step in order {
+            match step {
+                0 => node.feed(one, vec![piece(1, 1, vec![created.clone()])], vec![new.clone()]),
+                1 => node.feed(one, vec![piece(2, 2, vec![deleted.clone()])], vec![new.clone()]),
+                _ => node.feed(other, vec![piece(1, 1, vec![again.clone()])], vec![old.clone()]),
+            }
+            node.run();
+        }
+        assert_eq!(node.text("SELECT id || a || w AS v FROM t").as_deref(), Some("x2none"), "{order:?}");
+        assert_eq!(node.events("t"), 3, "nothing is made of it: {}", node.story("t", "x"));
+    }
+}
+
+/// Where the clock is right the delete is applied and may be forgotten: an event right behind the row's would bring it back.
+#[test]
+fn a_migration_carries_nothing_over_for_a_record_whose_delete_waits_for_the_clock() {
+    let mut node = Node::ready(&toml(&["t"]), OLD);
+    let known = layout("t", &["id", "a", "v"]);
+    let now = clock::now();
+    let created = event(&known, "x", Some(r#"{"id":"x","a":"1","v":"kept"}"#), behind(now, 300));
+    let deleted = event(&known, "x", None, now.plus(Duration::from_secs(3_600)));
+    node.feed(node_id(9), vec![piece(1, 1, vec![created]), piece(2, 2, vec![deleted])], vec![known]);
+    node.run();
+    assert_eq!(node.replica().store().durable().parked, 1);
+    node.sql("ALTER TABLE t RENAME COLUMN v TO w");
+    node.run();
+    assert!(node.replica().store().pending().is_empty());
+    assert_eq!(node.text("SELECT w AS v FROM t").as_deref(), Some("kept"), "until its time has come");
+    assert_eq!(node.events("t"), 2, "{}", node.story("t", "x"));
+}
+
+/// Rows that a node had before it joined, in columns that no event speaks of.
+#[test]
+fn a_row_from_before_the_load_keeps_no_column_that_the_events_do_not_speak_of() {
+    let mut cluster = Cluster::ready(1, &toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('x', '1')");
+    let mut joiner = Node::new(&toml(&["t"]), NEW);
+    joiner.sql("INSERT INTO t VALUES ('x', 'before', 'before')");
+    joiner.start(false);
+    cluster.nodes.push(joiner);
+    cluster.until("all are READY", |cluster| cluster.nodes.iter_mut().all(|node| node.replica().is_ready()));
+    cluster.nodes[0].sql("ALTER TABLE t ADD COLUMN w TEXT DEFAULT 'none'");
+    cluster.settle();
+    cluster.all_say("SELECT id || a || w AS v FROM t", "x1none");
+}
+
+/// A load finds that the others have deleted a record, and its own clock does not believe the delete yet.
+#[test]
+fn a_row_of_which_all_that_is_left_waits_for_the_clock_goes_and_never_passes_for_a_write() {
+    let mut node = Node::ready(&toml(&["t"]), NEW);
+    let (new, _) = both();
+    let (now, author) = (clock::now(), node_id(9));
+    let created = event(&new, "x", Some(r#"{"id":"x","a":"1","w":"w"}"#), behind(now, 300));
+    node.feed(author, vec![piece(1, 1, vec![created])], vec![new.clone()]);
+    node.run();
+    let deleted = event(&new, "x", None, now.plus(Duration::from_secs(3_600)));
+    let row = SnapshotRow { origin: author, sequence: 2, group_last: 2, processed: true, event: deleted };
+    let vector: Vector = [(author, 2)].into_iter().collect();
+    let page = SnapshotPage {
+        vector,
+        rows: vec![row],
+        layouts: layouts(&[&new]).to_vec(),
+        contexts: vec![],
+        next: None,
+        total: 1,
+    };
+    let mut store = node.store();
+    let done = store.write(|tx| {
+        let mut applier = Applier::new(tx, now);
+        applier.snapshot_page(&page, 0..page.rows.len())?;
+        applier.forget("t", None, &page, &std::collections::BTreeSet::new())?;
+        applier.finish()
+    });
+    done.unwrap();
+    drop(store);
+    assert_eq!(node.text("SELECT id AS v FROM t"), None);
+    node.sql("ALTER TABLE t ADD COLUMN more TEXT");
+    node.start(false);
+    node.run();
+    assert_eq!(node.text("SELECT id AS v FROM t"), None);
+    assert_eq!(node.events("t"), 1, "{}", node.story("t", "x"));
+}
