@@ -59,6 +59,35 @@ fn an_expelled_member_comes_back_as_another_and_no_deleted_row_comes_with_it() {
     }
 }
 
+/// A node that comes back hears first of all the one that the others have given up, and then the others.
+#[test]
+fn what_an_expelled_member_told_of_is_not_waited_for() {
+    let mut cluster = Cluster::with_timeout(&toml("latest"), 5, MEMBER_TIMEOUT);
+    cluster.split(&[0], &[1, 2, 3, 4]);
+    cluster.sql(0, "INSERT INTO t VALUES ('alone', '1')");
+    cluster.step(2 * MEMBER_TIMEOUT);
+    cluster.stop(4);
+    cluster.run(100);
+    cluster.heal();
+    cluster.split(&[0, 4], &[1, 2, 3]);
+    cluster.answers = Some(0);
+    cluster.start(4, false);
+    cluster.run(10);
+    assert!(cluster.why(4).iter().any(|why| why.contains("1 events")), "{:?}", cluster.why(4));
+    cluster.answers = None;
+    cluster.stop(0);
+    cluster.heal();
+    cluster.run(40);
+    assert_all(&mut cluster, &[1, 2, 3, 4], &[]);
+    // It comes back with what it alone has.
+    cluster.start(0, false);
+    cluster.run(60);
+    for at in 0..5 {
+        assert!(cluster.replica(at).is_ready(), "n{at}: {:?}", cluster.why(at));
+        assert!(cluster.rows(at).contains(&row("alone", "1")), "n{at}");
+    }
+}
+
 #[test]
 fn of_two_members_only_the_operator_expels_one() {
     let mut cluster = Cluster::with_timeout(&toml("latest"), 2, MEMBER_TIMEOUT);
