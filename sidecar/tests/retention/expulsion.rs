@@ -88,6 +88,26 @@ fn what_an_expelled_member_told_of_is_not_waited_for() {
     }
 }
 
+/// Two of five are given up together; what one of them wrote and the other one replaced does not come back on top of it.
+#[test]
+fn expelled_members_that_return_together_bring_what_they_had_in_its_order() {
+    let mut cluster = Cluster::with_timeout(&toml("latest"), 5, MEMBER_TIMEOUT);
+    cluster.sql(1, "INSERT INTO t VALUES ('x', 'old'), ('y', 'old')");
+    cluster.run(20);
+    cluster.split(&[0, 4], &[1, 2, 3]);
+    cluster.sql(0, "UPDATE t SET a = 'replaced' WHERE id = 'x'");
+    cluster.sql(4, "UPDATE t SET a = 'replaced' WHERE id = 'y'");
+    cluster.run(4);
+    cluster.sql(4, "UPDATE t SET a = 'stands' WHERE id = 'x'");
+    cluster.sql(0, "UPDATE t SET a = 'stands' WHERE id = 'y'");
+    cluster.outlast();
+    let ids = [cluster.id(0), cluster.id(4)];
+    cluster.heal();
+    cluster.run(60);
+    assert!(ids[0] != cluster.id(0) && ids[1] != cluster.id(4), "both have started over");
+    assert_all(&mut cluster, &[0, 1, 2, 3, 4], &[row("x", "stands"), row("y", "stands")]);
+}
+
 #[test]
 fn of_two_members_only_the_operator_expels_one() {
     let mut cluster = Cluster::with_timeout(&toml("latest"), 2, MEMBER_TIMEOUT);

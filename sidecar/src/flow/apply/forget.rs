@@ -43,10 +43,11 @@ impl Applier<'_, '_> {
     /// made it brings it again. This node's own events that the donor does not have stay. A table that is never
     /// compacted keeps its history, too: it is superseded here as it is there.
     ///
-    /// What nobody brings again goes along: events that the donor does not have of the ids that this node has `left`. Where they hold the record against what the donor has of it, the newest
-    /// is emitted again as this node's own, stamped now: with its old timestamp it would come back to life where a later
-    /// delete is compacted, and not where it is still stored. Where they do not, they go, and what the newest made of the
-    /// record is kept beside.
+    /// What nobody brings again goes along: events that the donor does not have of the ids that this node has `left`. Where
+    /// they hold the record against what the donor has of it, and against what another node made of it that brings it
+    /// again itself, the newest is emitted again as this node's own, stamped now: with its old timestamp it would come
+    /// back to life where a later delete is compacted, and not where it is still stored. Where they do not, they go, and
+    /// what the newest made of the record is kept beside.
     ///
     /// A record that the donor does not know was deleted, if it was known here to have been shared. Then what was written to
     /// it without knowing that goes, too; and where it is this node's own, and has its number, a delete goes on top of it.
@@ -107,8 +108,9 @@ impl Applier<'_, '_> {
             Some(theirs) => *theirs < newest.version,
             None => !existed || made_anew(&unshared),
         };
+        let replaced = out.last().is_some_and(|event| !is_covered(event) && !left.contains(&event.version.origin));
         let carried = match unshared.last() {
-            Some(newest) if !written && holds(newest) => self.tx.event(table, newest.version.id())?,
+            Some(newest) if !written && !replaced && holds(newest) => self.tx.event(table, newest.version.id())?,
             _ => None,
         };
         if let (None, Some(newest)) = (&carried, unshared.last()) {
@@ -118,7 +120,7 @@ impl Applier<'_, '_> {
                 table = table.name,
                 record = record_id,
                 writes = unshared.len(),
-                "what was written here while the others had given this node up does not hold: they changed or deleted the record; its last state is kept in `_rowcast_mended`"
+                "what was written here while the others had given this node up does not hold: the record was changed or deleted by another node; its last state is kept in `_rowcast_mended`"
             );
         }
         let ids: Vec<EventId> = out.iter().map(|event| event.version.id()).collect();
