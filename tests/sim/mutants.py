@@ -9,6 +9,7 @@ build is a mistake in `mutants.toml`. The copy as it is must pass first. What ca
 import argparse
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -60,10 +61,18 @@ def build() -> Path | None:
     return program
 
 
+def bound() -> None:
+    """A mistake can make a node work for ever, or take all memory: a process of the simulation, which runs 50 seeds in two minutes,
+    is ended then, and the seed counts as failed."""
+    resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+
+
 def simulate(program: Path, seeds: int, jobs: int) -> tuple[int, int | None, str]:
     """How many seeds were run, and which was the first that failed, with what; none when all ended well."""
     command = [program, "--seeds", str(seeds), "--jobs", str(jobs), "--fail-fast"]
-    output = subprocess.run(command, capture_output=True, text=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, preexec_fn=bound).stdout
     failed = re.search(r"^seed (\d+) FAILED: (.*)$", output, re.MULTILINE)
     ran = re.search(r"^(\d+) seeds, (\d+) failed", output, re.MULTILINE)
     if not ran:

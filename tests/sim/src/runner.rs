@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -32,11 +33,29 @@ const HEALING_MAX: u64 = 400_000_000;
 /// With this variable old copies of files come back, too. Not all seeds end well then.
 pub const COPIES: &str = "ROWCAST_SIM_COPIES";
 
+/// Where files lie: in memory where the system has that, as nothing is really synced here.
+fn memory() -> PathBuf {
+    Some(PathBuf::from("/dev/shm")).filter(|shm| shm.is_dir()).unwrap_or_else(std::env::temp_dir)
+}
+
+/// How the folders of a process are named.
+fn prefix_of(process: u32) -> String {
+    format!("rowcast-sim-{process}-")
+}
+
+/// Takes away what a process that was ended left.
+fn sweep_after(process: u32) {
+    let prefix = prefix_of(process);
+    for entry in std::fs::read_dir(memory()).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
 /// Runs one seed.
 pub fn run(seed: u64, keep_story: bool) -> Outcome {
-    // In memory where the system has that: nothing is really synced here.
-    let shm = std::path::Path::new("/dev/shm");
-    let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+    let folder = tempfile::Builder::new().prefix(&prefix_of(std::process::id())).tempdir_in(memory());
     let folder = folder.expect("a folder for the simulation can be made");
     let copies = std::env::var_os(COPIES).is_some();
     let mut world = World::new(seed, folder.path(), keep_story, copies);
@@ -246,7 +265,7 @@ pub fn many(from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summ
 }
 
 /// The same, with another program as worker.
-pub fn many_with(program: &std::path::Path, from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summary {
+pub fn many_with(program: &Path, from: u64, seeds: u64, jobs: Option<usize>, fail_fast: bool) -> Summary {
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let began = Instant::now();
     let slices: Vec<(u64, u64)> =
@@ -280,7 +299,7 @@ pub fn many_with(program: &std::path::Path, from: u64, seeds: u64, jobs: Option<
 }
 
 /// Runs a few seeds in a process of their own. Answers whether anybody still listens.
-fn slice(program: &std::path::Path, first: u64, count: u64, lines: &mpsc::SyncSender<serde_json::Value>) -> bool {
+fn slice(program: &Path, first: u64, count: u64, lines: &mpsc::SyncSender<serde_json::Value>) -> bool {
     let mut child = Command::new(program)
         .args(["--worker", "--from", &first.to_string(), "--seeds", &count.to_string()])
         .stdout(Stdio::piped())
@@ -294,11 +313,13 @@ fn slice(program: &std::path::Path, first: u64, count: u64, lines: &mpsc::SyncSe
         if lines.send(line).is_err() {
             child.kill().ok();
             child.wait().ok();
+            sweep_after(child.id());
             return false;
         }
     }
     let ended = child.wait();
     if seen < count {
+        sweep_after(child.id());
         let wrong = vec![format!("the process of the simulation ended: {ended:?}")];
         let line = serde_json::json!({ "seed": first + seen, "hash": 0, "wrong": wrong, "counts": {} });
         return lines.send(line).is_ok();

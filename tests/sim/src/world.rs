@@ -203,6 +203,7 @@ impl World {
             return self.sidecar_dies(node);
         }
         self.story.tell(now, format_args!("n{node} starts as {:?}", self.nodes[node].id()));
+        self.judge_still_complete(node);
         let ready = |other: &&Node| other.sidecar.as_ref().is_some_and(|sidecar| sidecar.ready);
         let vector = |other: &Node| (other.number, self.vector_of(other.number).into_iter().collect());
         let had = self.nodes.iter().filter(ready).map(vector).collect();
@@ -361,6 +362,14 @@ impl World {
                 Some(reason) => self.story.tell(self.now, format_args!("n{node} NOT READY: {}", reason.text)),
             }
             self.story.count(if ready { "became READY" } else { "became NOT READY" });
+        }
+    }
+
+    /// What a node loaded before it said READY is still here, whatever power it lost since.
+    fn judge_still_complete(&mut self, node: usize) {
+        let complete = |node: &Node| node.sidecar.as_ref().is_some_and(|it| it.replica.store().durable().complete);
+        if self.nodes[node].was_ready && !self.judge.copies && !complete(&self.nodes[node]) {
+            self.judge.wrong.push(format!("n{node} was READY, and what it had loaded is gone"));
         }
     }
 
