@@ -215,3 +215,6 @@ fn has_events(
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;
