@@ -12,6 +12,10 @@ pub const APPLY_ROWS_MAX: usize = 500;
 /// several times in so many rows, and it is written once.
 pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
 
+/// The same while the node is not READY: a tenth of a second or two. It is far behind, and each page of an index that keys in
+/// random order meet is written once in so many rows.
+pub const APPLY_ROWS_BEHIND_MAX: usize = 10_000;
+
 /// Conflicts that are kept to be looked at; the oldest beyond it go.
 pub const CONFLICTS_KEPT: i64 = 10_000;
 
@@ -31,8 +35,23 @@ pub const PIECE_BYTES_MAX: usize = 256 * 1024;
 /// Events in one piece.
 pub const PIECE_EVENTS_MAX: usize = 2_000;
 
-/// Bytes of events in the answer to one fetch or snapshot request, before compression.
-pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of events that a node asks for with one fetch or snapshot request, before compression, and applies in one transaction.
+pub const PAGE_BYTES: usize = 1024 * 1024;
+
+/// The same while the node is not READY and its service is quiet; nobody is given more.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same where there is little room. A row may be larger: it travels alone.
+pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
+
+/// Less room than this beside the database, and little is taken at a time: the log at its usual longest, four times.
+pub const ROOM_SMALL: u64 = 64 * 1024 * 1024;
+
+/// Less room than this, and no more than usual is taken at a time: the log at its longest, four times.
+pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
+
+/// Bytes of cells that one ingest transaction takes from the journal.
+pub const INGEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// A message, whole and uncompressed: larger than SQLite's largest sensible row, small enough to refuse a bomb.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -51,7 +70,10 @@ pub const COMPRESS_BYTES_MIN: usize = 1024;
 pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// While less is held, what comes behind it is asked for: the next page travels while this one is applied.
-pub const AHEAD_BYTES_MAX: usize = 3 * 1024 * 1024;
+pub const AHEAD_BYTES: usize = 3 * 1024 * 1024;
+
+/// The same while pages are as large as they may be.
+pub const AHEAD_BYTES_MAX: usize = 7 * 1024 * 1024;
 
 /// Messages on their way from the bus to the node's own thread.
 pub const INBOX_LEN: usize = 1024;
@@ -121,12 +143,30 @@ pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
 /// for each row.
 pub const CACHE_KIB: i64 = 8 * 1024;
 
-/// Frames in the `-wal` from which on a commit of the sidecar copies them into the database, when nobody did it before. SQLite's
-/// own 1,000 copies the pages of an index that is written in random order nearly once a row.
-pub const WAL_FRAMES_MAX: i64 = 4_000;
+/// The same while the node is not READY: what a transaction of [`APPLY_ROWS_BEHIND_MAX`] rows changes is written once, when it
+/// ends.
+pub const CACHE_BEHIND_KIB: i64 = 20 * 1024;
 
-/// Frames that are copied into the database between two pieces of work while the service writes, or when there is nothing
-/// else to do: before the 1,000 from which on SQLite has the service do it in its own commit.
+/// Frames in the `-wal` at which the node's own thread stops and copies them itself, when nobody did it before: else it would
+/// grow for as long as there is always something to write. SQLite's own 1,000 copies the pages of an index that is written in
+/// random order nearly once a row.
+pub const WAL_FRAMES_USUAL: i64 = 4_000;
+
+/// The same while the node is not READY and its service is quiet: 64 MiB.
+pub const WAL_FRAMES_MAX: i64 = 16_000;
+
+/// The same where there is little room; then the file is cut, too.
+pub const WAL_FRAMES_SMALL: i64 = 64;
+
+/// Bytes of the `-wal` file that stay when the log begins anew. To write over what is there takes less than to append.
+pub const WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
+
+/// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its
+/// service is quiet.
+pub const WAL_FRAMES_LATE: i64 = 6_000;
+
+/// The same while the service writes, or when there is nothing else to do: before the 1,000 from which on SQLite has the
+/// service do it in its own commit.
 pub const WAL_FRAMES_LEFT: i64 = 600;
 
 /// Rows that the reconciliation compares in one short transaction.

@@ -15,6 +15,7 @@ mod copies;
 mod inbox;
 mod serving;
 mod thread;
+mod tidying;
 mod traffic;
 mod whole;
 

@@ -18,6 +18,7 @@ mod layouts;
 mod load;
 mod outgoing;
 mod pause;
+mod portion;
 mod presence;
 mod retention;
 mod shown;
@@ -44,6 +45,7 @@ use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 
+pub use portion::{Copying, Portion};
 pub use verify::Asked;
 
 /// The time of a call.
@@ -149,9 +151,6 @@ const ACTIVE: Duration = Duration::from_millis(100);
 /// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
 const SERVED: Duration = Duration::from_secs(10);
 
-/// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
-const TIDY_PAUSE: Duration = Duration::from_millis(20);
-
 /// From the connection to NATS until the server has surely heard what this node subscribes to.
 const SUBSCRIBED_SURELY: Duration = Duration::from_secs(1);
 
@@ -191,8 +190,6 @@ pub struct Replica {
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
-    /// When the write-ahead log was copied into the database.
-    tidied_at: Duration,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
@@ -218,6 +215,7 @@ pub struct Replica {
     waiting: intake::Waiting,
     verify: verify::Verify,
     trouble: Option<Trouble>,
+    room: portion::Room,
     /// A migration is under way.
     pause: Option<pause::Pause>,
     identity: identity::Identity,
@@ -267,7 +265,6 @@ impl Replica {
             drained: false,
             polled_at: at.uptime,
             written_at: None,
-            tidied_at: Duration::ZERO,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
@@ -286,6 +283,7 @@ impl Replica {
             waiting: intake::Waiting::default(),
             verify: verify::Verify::default(),
             trouble: None,
+            room: portion::Room::default(),
             pause: None,
             alarm: None,
             counters: Counters::default(),
@@ -392,23 +390,6 @@ impl Replica {
     /// Whether the service has written in the last while, and may do so at any moment: then it comes first.
     fn spares_service(&self, at: Moment) -> bool {
         self.written_at.is_some_and(|written| at.uptime < written + SERVED)
-    }
-
-    /// Copies the write-ahead log into the database at a moment when that costs the service nothing: its own next commit would
-    /// have to do it else. `idle`: there is nothing else to do now.
-    pub fn tidy_wal(&mut self, idle: bool, at: Moment) {
-        if !(idle || self.spares_service(at)) || at.uptime < self.tidied_at + TIDY_PAUSE {
-            return;
-        }
-        match self.store.checkpoint(limits::WAL_FRAMES_LEFT) {
-            Ok(false) => {}
-            Ok(true) => self.tidied_at = at.uptime,
-            // Whoever commits next tries it again.
-            Err(error) => {
-                tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
-                self.tidied_at = at.uptime;
-            }
-        }
     }
 
     /// The net under the file watch.

@@ -225,8 +225,8 @@ proptest! {
     ) {
         let right: [&[u8]; 3] = [
             br#"{"table":"t","operation":"update","data":{"id":7,"a":{"$blob":"AAE="}},"key":{"id":7},"at":1}"#,
-            br#"{"verb":"fetch","origin":"00000000-0000-0000-0000-000000000002","first":1,"last":18446744073709551615}"#,
-            br#"{"verb":"snapshot","table":"t","after":"7"}"#,
+            br#"{"verb":"fetch","origin":"00000000-0000-0000-0000-000000000002","first":1,"last":18446744073709551615,"bytes":18446744073709551615}"#,
+            br#"{"verb":"snapshot","table":"t","after":"7","bytes":0}"#,
         ];
         for bytes in [bytes, harmed(right[which].to_vec(), &harms)] {
             drop(announced::read(&bytes, &["t".to_owned()]));

@@ -24,7 +24,7 @@ fn author(count: u64) -> Node {
 fn fetch_page(bencher: Bencher<'_, '_>) {
     let author = author(20_000);
     let (reader, origin) = (author.reader(), author.replica.node());
-    let request = Request::Fetch { origin, first: 5_000, last: 20_000 };
+    let request = Request::Fetch { origin, first: 5_000, last: 20_000, bytes: usize::MAX };
     bencher.bench_local(|| answer(&reader, black_box(&request)));
 }
 
@@ -33,7 +33,7 @@ fn fetch_page(bencher: Bencher<'_, '_>) {
 fn snapshot_page(bencher: Bencher<'_, '_>) {
     let author = author(20_000);
     let reader = author.reader();
-    let request = Request::Snapshot { table: "items".into(), after: Some("8".into()) };
+    let request = Request::Snapshot { table: "items".into(), after: Some("8".into()), bytes: usize::MAX };
     bencher.bench_local(|| answer(&reader, black_box(&request)));
 }
 

@@ -11,13 +11,13 @@ use crate::wire::Message;
 /// When the database cannot be read.
 pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
     Ok(match request {
-        Request::Fetch { origin, first, last } => {
+        Request::Fetch { origin, first, last, bytes } => {
             if *first == 0 || last < first {
                 return Ok(Message::Refused("a range of events begins at 1 and does not end before it begins".into()));
             }
-            Message::Fetched(reader.fetch(*origin, *first, *last)?)
+            Message::Fetched(reader.fetch(*origin, (*first, *last), *bytes)?)
         }
-        Request::Snapshot { table, after } => match reader.snapshot(table, after.as_deref())? {
+        Request::Snapshot { table, after, bytes } => match reader.snapshot(table, after.as_deref(), *bytes)? {
             Some(page) => Message::Snapshot(page),
             None => Message::Refused(format!("table `{table}` is not declared here")),
         },

@@ -96,15 +96,15 @@ impl Joiner {
         vector.covers(&self.target)
     }
 
-    /// What to ask now; none while something is under way, while enough has come, or at the end.
-    pub fn next_request(&mut self, next_ask: impl FnOnce() -> AskId) -> Option<(AskId, NodeId, Request)> {
+    /// What to ask now, for about so many bytes at a time; none while something is under way, while enough has come, or at the end.
+    pub fn next_request(&mut self, bytes: usize, next_ask: impl FnOnce() -> AskId) -> Option<(AskId, NodeId, Request)> {
         if self.under_way.is_some() || limits::LOAD_AHEAD_MAX <= self.arrived.len() {
             return None;
         }
         let request = if self.needs_definitions {
             Request::Definitions
         } else {
-            Request::Snapshot { table: self.tables.front()?.clone(), after: self.after.clone() }
+            Request::Snapshot { table: self.tables.front()?.clone(), after: self.after.clone(), bytes }
         };
         let ask = next_ask();
         self.under_way = Some(ask);
@@ -193,24 +193,25 @@ mod tests {
     fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
         let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
         let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()]);
-        assert_eq!(joiner.next_request(|| 1).unwrap().2, Request::Definitions);
-        assert!(joiner.next_request(|| 2).is_none(), "one at a time");
+        assert_eq!(joiner.next_request(9, || 1).unwrap().2, Request::Definitions);
+        assert!(joiner.next_request(9, || 2).is_none(), "one at a time");
         joiner.took_definitions(&vector(&[(1, 10), (2, 5)]));
-        joiner.next_request(|| 2).unwrap();
+        joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k"))));
         assert!(joiner.change_donor(donor(2), &vector(&[(1, 12), (2, 7)])));
-        assert_eq!(joiner.next_request(|| 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
+        assert_eq!(joiner.next_request(9, || 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
         joiner.took_definitions(&vector(&[(1, 12), (2, 7)]));
-        let (_, asked, request) = joiner.next_request(|| 4).unwrap();
-        assert_eq!((asked, request), (donor(2).0, Request::Snapshot { table: "t".into(), after: Some("k".into()) }));
+        let (_, asked, request) = joiner.next_request(9, || 4).unwrap();
+        let wanted = Request::Snapshot { table: "t".into(), after: Some("k".into()), bytes: 9 };
+        assert_eq!((asked, request), (donor(2).0, wanted));
         assert!(joiner.took_page(page(&[(1, 12), (2, 7)], 9, None)));
-        assert!(joiner.next_request(|| 5).is_none(), "what has come is stored first");
+        assert!(joiner.next_request(9, || 5).is_none(), "what has come is stored first");
         assert_eq!(joiner.arrived().unwrap().after, None);
         joiner.stored();
         let arrived = joiner.arrived().unwrap();
         assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
         joiner.stored();
-        joiner.next_request(|| 5).unwrap();
+        joiner.next_request(9, || 5).unwrap();
         assert!(joiner.took_page(page(&[(1, 13), (2, 8)], 0, None)));
         assert!(joiner.finished().is_none(), "it is not stored");
         joiner.stored();
@@ -223,9 +224,9 @@ mod tests {
     fn a_donor_that_lacks_what_was_loaded_does_not_go_on() {
         let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
         let mut joiner = Joiner::new(donor(1), ["t".to_owned()]);
-        joiner.next_request(|| 1).unwrap();
+        joiner.next_request(9, || 1).unwrap();
         joiner.took_definitions(&vector(&[(1, 10)]));
-        joiner.next_request(|| 2).unwrap();
+        joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12)], 9, Some("k"))));
         assert!(!joiner.took_page(page(&[(1, 11)], 9, None)), "it was set back");
         assert!(!joiner.change_donor(donor(1), &vector(&[(1, 99)])), "it was started again");

@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 mod cell;
+mod checkpoint;
 mod claim;
 mod compaction;
 pub mod conflicts;
@@ -34,6 +35,7 @@ mod reader;
 mod references;
 mod renewal;
 mod replicated;
+mod room;
 mod roster;
 mod rows;
 mod serve;
@@ -52,6 +54,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 pub(crate) use self::cell::with_affinity;
+pub use self::checkpoint::{Bounds, Checkpointer, Log};
 pub use self::claim::Claim;
 pub use self::compaction::Visit;
 pub use self::conflicts::{ConflictRow, Met};
@@ -70,6 +73,7 @@ pub use self::parked::{ParkReason, ParkedEvent, Why};
 pub use self::reader::{Facts, Reader};
 pub use self::renewal::{Moved, Renewal};
 pub use self::replicated::{Replicated, Shape, Tables};
+pub use self::room::room;
 pub use self::roster::{expel, members_of};
 pub use self::rows::Written;
 pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
@@ -311,26 +315,6 @@ impl Store {
         self.wal.sync_data().map_err(failed)
     }
 
-    /// Copies the `-wal` into the database if so many frames of it are not there yet. Waits for nobody, and keeps nobody
-    /// from reading or writing. Answers whether anything was to be done.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn checkpoint(&self, frames: i64) -> Result<bool, Error> {
-        let look = |sql: &str| {
-            self.connection
-                .prepare_cached(sql)
-                .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?))))
-                .doing("copy the write-ahead log into the database")
-        };
-        let (written, copied): (i64, i64) = look("PRAGMA wal_checkpoint(NOOP)")?;
-        if written - copied < frames {
-            return Ok(false);
-        }
-        let _: (i64, i64) = look("PRAGMA wal_checkpoint(PASSIVE)")?;
-        Ok(true)
-    }
-
     /// Whether another connection has committed since the last call. The first call tells nothing: a node begins with a look
     /// into the journal in any case.
     ///
@@ -408,7 +392,13 @@ impl Store {
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
     pub fn events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Page, Error> {
-        serve::events(&self.connection, &serve::event_tables(&self.connection)?, origin, (first, last))
+        serve::events(
+            &self.connection,
+            &serve::event_tables(&self.connection)?,
+            origin,
+            (first, last),
+            limits::PAGE_BYTES,
+        )
     }
 
     /// The greatest timestamp that the clock has seen.

@@ -32,6 +32,8 @@ pub enum Request {
         first: Sequence,
         /// To here, or less.
         last: Sequence,
+        /// About so many bytes of events, and at least one event; the one that is asked has a bound of its own.
+        bytes: usize,
     },
     /// Records of one table.
     Snapshot {
@@ -39,6 +41,8 @@ pub enum Request {
         table: String,
         /// After this record id.
         after: Option<String>,
+        /// About so many bytes of events, as of a fetch.
+        bytes: usize,
     },
     /// The declared tables' definitions, and the position vector.
     Definitions,
@@ -149,10 +153,10 @@ impl Fetching {
         Self { lanes: BTreeMap::new(), spread: Spread(seed) }
     }
 
-    /// The requests to send now. `next_ask` gives their numbers.
+    /// The requests to send now, each for about so many bytes. `next_ask` gives their numbers.
     pub fn plan(
         &mut self,
-        gaps: &[Gap],
+        (gaps, bytes): (&[Gap], usize),
         members: &Members,
         uptime: Duration,
         mut next_ask: impl FnMut() -> AskId,
@@ -167,7 +171,8 @@ impl Fetching {
             let Some(&holder) = holders.get(lane.turn % holders.len().max(1)) else { continue };
             let ask = next_ask();
             lane.under_way = Some(ask);
-            requests.push((ask, holder, Request::Fetch { origin: gap.origin, first: gap.first, last: gap.last }));
+            let request = Request::Fetch { origin: gap.origin, first: gap.first, last: gap.last, bytes };
+            requests.push((ask, holder, request));
         }
         requests
     }

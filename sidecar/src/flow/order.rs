@@ -212,8 +212,8 @@ impl Order {
     }
 
     /// The events that are known to exist and are neither stored nor held. What comes behind something that is held is
-    /// named while little is held, so that it is on its way while the rest is applied.
-    pub fn gaps(&self, applied: &Vector) -> Vec<Gap> {
+    /// named while less than `ahead_bytes` is held, so that it is on its way while the rest is applied.
+    pub fn gaps(&self, applied: &Vector, ahead_bytes: usize) -> Vec<Gap> {
         let gap = |(&origin, lane): (&NodeId, &Lane)| {
             let due = lane.staged.max(applied.of(origin)) + 1;
             let mut next = due;
@@ -225,7 +225,7 @@ impl Order {
             }
             let first_held = lane.held.keys().find(|&&first| next <= first).copied();
             let last = first_held.map_or(lane.head, |first| first - 1);
-            let wanted = next == due || self.bytes < limits::AHEAD_BYTES_MAX;
+            let wanted = next == due || self.bytes < ahead_bytes;
             (wanted && next <= last).then_some(Gap { origin, first: next, last })
         };
         self.lanes.iter().filter_map(gap).collect()
@@ -356,12 +356,12 @@ mod tests {
         let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
         assert!(order.offer(node(1), piece(4, 5, 5, &[]), &none, &applied));
         assert_eq!(order.next(&applied), None);
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 1, last: 3 }]);
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 1, last: 3 }]);
         assert!(order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied));
         assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 3), (node(1), 5)]);
         assert!(!order.offer(node(1), piece(2, 5, 5, &[]), &none, &applied), "all of it is known");
         order.heard(node(1), 9);
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 6, last: 9 }]);
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 6, last: 9 }]);
     }
 
     #[test]
@@ -371,12 +371,16 @@ mod tests {
         order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied);
         order.offer(node(1), piece(4, 9, 9, &[(2, 1)]), &none, &applied);
         order.offer(node(1), piece(20, 20, 20, &[]), &none, &applied);
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 10, last: 19 }]);
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 10, last: 19 }]);
         order.offer(node(1), piece(10, 60_000, 60_000, &[]), &none, &applied);
-        assert!(limits::AHEAD_BYTES_MAX < order.held_bytes());
-        assert_eq!(order.gaps(&applied), [], "what is held comes first");
+        assert!(limits::AHEAD_BYTES < order.held_bytes());
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [], "what is held comes first");
         let applied = [(node(1), 70_000)].into_iter().collect();
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 70_001, last: 100_000 }], "but what is due");
+        assert_eq!(
+            order.gaps(&applied, limits::AHEAD_BYTES),
+            [Gap { origin: node(1), first: 70_001, last: 100_000 }],
+            "but what is due"
+        );
     }
 
     #[test]
@@ -403,7 +407,7 @@ mod tests {
         let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
         order.offer(node(1), piece(1, 2, 5, &[(2, 1)]), &none, &applied);
         assert_eq!(carry_out(&mut order, &mut applied), []);
-        assert_eq!(order.gaps(&applied), [Gap { origin: node(1), first: 3, last: 5 }]);
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 3, last: 5 }]);
         order.offer(node(1), piece(3, 5, 5, &[(2, 1)]), &none, &applied);
         order.offer(node(1), piece(6, 6, 6, &[]), &none, &applied);
         assert_eq!(carry_out(&mut order, &mut applied), []);
@@ -421,7 +425,7 @@ mod tests {
             first += 1000;
         }
         assert!(order.held_bytes() <= limits::HELD_BYTES_MAX);
-        assert_eq!(order.gaps(&applied)[0], Gap { origin: node(1), first: 1, last: 1 });
+        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES)[0], Gap { origin: node(1), first: 1, last: 1 });
     }
 
     proptest! {
@@ -452,7 +456,7 @@ mod tests {
                 carry_out(&mut order, &mut applied);
             }
             order.heard(node(1), first - 1);
-            while let Some(gap) = order.gaps(&applied).first().copied() {
+            while let Some(gap) = order.gaps(&applied, limits::AHEAD_BYTES).first().copied() {
                 let next = pieces.iter().find(|piece| gap.first <= piece.last()).expect("the gap is real");
                 order.offer(node(1), next.clone(), &none, &applied);
                 carry_out(&mut order, &mut applied);

@@ -13,14 +13,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Received};
+use super::tidying::{self, Tidier};
 use crate::edge::clock;
-use crate::edge::store::Store;
+use crate::edge::store::{Error as StoreError, Store, room};
 use crate::limits;
 use crate::observe::health::Heartbeat;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason, Status};
 use crate::position::NodeId;
-use crate::replica::{Input, Moment, Options, Output, Replica, Worked};
+use crate::replica::{Copying, Input, Moment, Options, Output, Portion, Replica, Worked};
 use crate::supervise::BoxError;
 
 /// What the thread hands its results to.
@@ -47,6 +48,12 @@ const INPUTS_AT_ONCE: usize = 64;
 
 /// How often the status is renewed when nothing important changed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
+const TIDY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often it is looked how much room there is on the disk.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last writes of the service may take to become events when the sidecar stops.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -100,6 +107,13 @@ pub(super) fn start(
 
 struct Turner {
     replica: Replica,
+    tidier: Tidier,
+    /// What the database was told of how much is taken at a time.
+    portion: Option<Portion>,
+    /// When it is looked how much room there is.
+    room_at: Instant,
+    /// When this thread copied the write-ahead log last, or tried to.
+    copied_at: Instant,
     received: Received,
     turning: Turning,
     start: Instant,
@@ -113,9 +127,14 @@ impl Turner {
     fn new(store: Store, options: Options, received: Received, turning: Turning) -> Result<Self, BoxError> {
         let start = Instant::now();
         let at = Moment { wall: clock::now(), uptime: Duration::ZERO };
+        let tidier = Tidier::start(store.path())?;
         let replica = Replica::new(store, options, at)?;
         Ok(Self {
             replica,
+            tidier,
+            portion: None,
+            room_at: start,
+            copied_at: start,
             received,
             turning,
             start,
@@ -148,7 +167,7 @@ impl Turner {
             }
             self.send();
             if worked {
-                self.replica.tidy_wal(idle, self.at());
+                self.tidy(idle);
             }
             self.show(false);
         }
@@ -190,6 +209,39 @@ impl Turner {
             self.rest_until = Instant::now() + took.min(REST_MAX).mul_f64(1.0 + jitter);
         }
         Ok(worked)
+    }
+
+    /// Has the write-ahead log copied into the database, also while the database refuses; and says how much
+    /// may be taken at a time. What fails here is tried again the next time.
+    fn tidy(&mut self, idle: bool) {
+        if let Err(error) = self.try_to_tidy(idle) {
+            tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
+        }
+    }
+
+    fn try_to_tidy(&mut self, idle: bool) -> Result<(), StoreError> {
+        if self.room_at <= Instant::now() {
+            self.room_at = Instant::now() + ROOM_INTERVAL;
+            let free = room(self.replica.store().path())?;
+            self.replica.set_room(free);
+        }
+        let at = self.at();
+        let portion = self.replica.portion(at);
+        if self.portion != Some(portion) {
+            self.replica.store().set_bounds(tidying::bounds(portion))?;
+            self.portion = Some(portion);
+        }
+        match self.replica.copying(self.replica.store().log()?, idle, at) {
+            Copying::Beside => self.tidier.wake(),
+            Copying::Here if self.copied_at.elapsed() >= TIDY_PAUSE => {
+                let _alone = self.tidier.pause();
+                let copied = self.replica.store().copy_log();
+                self.copied_at = Instant::now();
+                copied?;
+            }
+            Copying::Here | Copying::Not => {}
+        }
+        Ok(())
     }
 
     /// Hands over what is to be sent. What does not fit is dropped: the others fetch what they miss, and a request is made

@@ -267,10 +267,10 @@ impl Replica {
 
     /// Applies groups whose turn it is, as many as fit one short transaction. Answers whether it did anything.
     pub(super) fn apply_due(&mut self, at: Moment) -> Result<bool, Failure> {
-        let rows_max = if self.spares_service(at) { limits::APPLY_ROWS_MAX } else { limits::APPLY_ROWS_QUIET_MAX };
+        let most = (self.apply_rows_max(at), self.portion(at).bytes());
         let Self { store, order, .. } = self;
         let Some(first) = order.next(&store.durable().vector) else { return Ok(false) };
-        let (applied, long_journal) = apply(store, order, (first, rows_max), at)?;
+        let (applied, long_journal) = apply(store, order, (first, most), at)?;
         if long_journal {
             self.dirty = true;
             return Ok(true);
@@ -335,9 +335,10 @@ impl Replica {
         if self.plan_load(at) || !self.flows() {
             return;
         }
-        let gaps = self.gaps();
+        let portion = self.portion(at);
+        let gaps = self.gaps_within(portion.ahead_bytes());
         let next_ask = &mut self.next_ask;
-        let requests = self.fetching.plan(&gaps, &self.members, at.uptime, || {
+        let requests = self.fetching.plan((&gaps, portion.bytes()), &self.members, at.uptime, || {
             *next_ask += 1;
             *next_ask
         });
@@ -347,7 +348,11 @@ impl Replica {
     }
 
     pub(super) fn gaps(&self) -> Vec<Gap> {
-        let gaps = self.order.gaps(&self.store.durable().vector);
+        self.gaps_within(limits::AHEAD_BYTES)
+    }
+
+    fn gaps_within(&self, ahead_bytes: usize) -> Vec<Gap> {
+        let gaps = self.order.gaps(&self.store.durable().vector, ahead_bytes);
         let own = self.node();
         // However much is held: what fills the memory may wait for just this.
         gaps.into_iter().filter(|gap| gap.origin != own).collect()
@@ -359,7 +364,7 @@ impl Replica {
 fn apply(
     store: &mut Store,
     order: &mut Order,
-    (first, rows_max): (Step, usize),
+    (first, (rows_max, bytes_max)): (Step, (usize, usize)),
     at: Moment,
 ) -> Result<(crate::flow::apply::Applied, bool), Failure> {
     let mut first = Some(first);
@@ -368,18 +373,20 @@ fn apply(
             return Ok((crate::flow::apply::Applied::default(), true));
         }
         let drained = ingest::drain(tx, at.wall)?;
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         let mut applier = Applier::new(tx, at.wall);
         applier.done.ingested = drained;
-        while rows < rows_max {
+        while rows < rows_max && bytes < bytes_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
             match step {
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
+                    bytes += group.size();
                     applier.group(origin, &group, &layouts)?;
                 }
                 Step::Stage(origin, piece, layouts) => {
                     rows += piece.events.len();
+                    bytes += piece.size();
                     applier.stage(origin, &piece, &layouts)?;
                     let staged = piece.last() - applier.position().of(origin);
                     let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;

@@ -111,7 +111,7 @@ impl Replica {
         if !matches!(self.phase, Phase::Joining(_)) {
             return false;
         }
-        let donors = self.donors(at);
+        let (donors, bytes) = (self.donors(at), self.portion(at).bytes());
         let Phase::Joining(joiner) = &mut self.phase else { return false };
         if at.uptime < self.load_not_before {
             return true;
@@ -131,7 +131,7 @@ impl Replica {
             }
         }
         let next_ask = &mut self.next_ask;
-        let request = joiner.next_request(|| {
+        let request = joiner.next_request(bytes, || {
             *next_ask += 1;
             *next_ask
         });

@@ -37,7 +37,10 @@ impl Replica {
                 self.order.clear();
                 return;
             }
-            Remedy::MendStorage => (Code::Storage, Duration::from_secs(1)),
+            Remedy::MendStorage => {
+                self.room.refused(at.uptime);
+                (Code::Storage, Duration::from_secs(1))
+            }
             Remedy::AskOperator if matches!(error, Error::Table { .. }) => (Code::Schema, Duration::from_secs(2)),
             Remedy::AskOperator => (Code::Storage, Duration::from_secs(5)),
         };

@@ -20,6 +20,7 @@ mod poison;
 #[expect(dead_code, unreachable_pub, reason = "shared; not all of it is used here")]
 mod random;
 mod references;
+mod room;
 mod schema_change;
 mod schema_random;
 mod schema_rules;
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) replica: Option<Replica>,
     pub(crate) uptime: Duration,
     pub(crate) verify_interval: Duration,
+    /// Frames that one piece of work added to the write-ahead log at most, where that is looked at.
+    pub(crate) longest: Option<i64>,
 }
 
 pub(crate) fn toml(tables: &[&str]) -> String {
@@ -74,6 +77,7 @@ impl Node {
             replica: None,
             uptime: Duration::from_secs(1),
             verify_interval: Duration::ZERO,
+            longest: None,
         }
     }
 
@@ -128,7 +132,18 @@ impl Node {
 
     pub(crate) fn work(&mut self) -> Worked {
         let at = self.at();
-        self.replica().work(at).unwrap()
+        let Some(longest) = self.longest else { return self.replica().work(at).unwrap() };
+        let before = self.frames();
+        let worked = self.replica().work(at).unwrap();
+        let frames = self.frames();
+        // It began anew where it is shorter now.
+        let added = if before <= frames { frames - before } else { frames };
+        self.longest = Some(longest.max(added));
+        worked
+    }
+
+    fn frames(&mut self) -> i64 {
+        self.replica().store().log().unwrap().frames
     }
 
     pub(crate) fn tick(&mut self, later: Duration) {

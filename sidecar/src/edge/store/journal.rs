@@ -87,7 +87,7 @@ impl Tx<'_> {
         let mut statement = connection.prepare_cached(sql).doing("read the journal")?;
         let mut rows = statement.query((until, limit)).doing("read the journal")?;
         let (mut found, mut bytes) = (Vec::new(), 0);
-        while bytes < limits::PAGE_BYTES_MAX
+        while bytes < limits::INGEST_BYTES_MAX
             && let Some(row) = rows.next().doing("read the journal")?
         {
             let head = || Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));

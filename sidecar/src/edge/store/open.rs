@@ -23,7 +23,8 @@ pub(super) fn for_writing(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "recursive_triggers", false)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         connection.pragma_update(None, "cache_size", -limits::CACHE_KIB)?;
-        connection.pragma_update(None, "wal_autocheckpoint", limits::WAL_FRAMES_MAX)?;
+        connection.pragma_update(None, "wal_autocheckpoint", limits::WAL_FRAMES_USUAL)?;
+        connection.pragma_update(None, "journal_size_limit", limits::WAL_BYTES_KEPT)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         Ok(())
     };
@@ -44,6 +45,15 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
     // As for the one that writes: else a foreign key that leads to what is not UNIQUE keeps a statement from being prepared.
     connection.pragma_update(None, "foreign_keys", false).doing("set up the connection")?;
     connection.set_prepared_statement_cache_capacity(limits::STATEMENTS_MAX);
+    Ok(connection)
+}
+
+/// A connection that copies the write-ahead log into the database, and nothing else.
+pub(super) fn for_checkpoints(path: &Path) -> Result<Connection, Error> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", "NORMAL").doing("set up the connection")?;
+    // The first read opens the log: without it there is nothing to copy.
+    look(&connection, path)?;
     Ok(connection)
 }
 

@@ -64,18 +64,18 @@ impl Reader {
         Ok(Self { connection, tables, declaration, known, event_tables: Default::default(), wal, wal_path })
     }
 
-    /// Events of one origin, as many as fit a page.
+    /// Events of one origin from the first to at most the last, about so many bytes, and no more than fit a page.
     ///
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
-    pub fn fetch(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<Answer, Error> {
+    pub fn fetch(&self, origin: NodeId, (first, last): (Sequence, Sequence), bytes: usize) -> Result<Answer, Error> {
         let answer = self.in_one_moment(|| {
             let position = serve::vector(&self.connection)?.of(origin);
             if first <= serve::horizon(&self.connection, origin)? || position < first {
                 return Ok(Answer::NotHere);
             }
             let tables = self.event_tables.of(&self.connection)?;
-            let mut page = serve::events(&self.connection, &tables, origin, (first, last.min(position)))?;
+            let mut page = serve::events(&self.connection, &tables, origin, (first, last.min(position)), bytes)?;
             let before = EventId { origin, sequence: first - 1 };
             page.before = renewal::fingerprint(&self.connection, self.tables.iter().map(String::as_str), before)?;
             Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })
@@ -84,13 +84,13 @@ impl Reader {
         Ok(answer)
     }
 
-    /// Some records of one declared table; `None` when it is not declared here.
+    /// Some records of one declared table, about so many bytes; `None` when it is not declared here.
     ///
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
-    pub fn snapshot(&self, table: &str, after: Option<&str>) -> Result<Option<SnapshotPage>, Error> {
+    pub fn snapshot(&self, table: &str, after: Option<&str>, bytes: usize) -> Result<Option<SnapshotPage>, Error> {
         let Some(name) = self.tables.iter().find(|name| name.eq_ignore_ascii_case(table)) else { return Ok(None) };
-        let page = self.in_one_moment(|| serve::snapshot(&self.connection, name, after))?;
+        let page = self.in_one_moment(|| serve::snapshot(&self.connection, name, after, bytes))?;
         self.harden()?;
         Ok(Some(page))
     }

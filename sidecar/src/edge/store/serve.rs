@@ -178,13 +178,14 @@ pub(super) fn event_of(row: &Row<'_>, table: &str) -> Result<(EventId, Event, Se
     read().map_err(|reason| damaged(event_table::name(table), reason))
 }
 
-/// Events of one origin from `first` to at most `last`, over all tables, merged in sequence order. Stops at the size of
-/// a page, at a hole, and takes at least one event when there is one.
+/// Events of one origin from `first` to at most `last`, over all tables, merged in sequence order. Stops at so many bytes, at
+/// the size of a page, at a hole, and takes at least one event when there is one.
 pub(super) fn events(
     connection: &Connection,
     tables: &[String],
     origin: NodeId,
     (first, last): (Sequence, Sequence),
+    bytes: usize,
 ) -> Result<Page, Error> {
     const COLUMNS: &str =
         "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
@@ -203,7 +204,7 @@ pub(super) fn events(
     for (statement, table) in statements.iter_mut().zip(names) {
         sources.push(Source::begin(statement.query([&range[0], &range[1]]).doing("read events")?, table)?);
     }
-    let mut collector = Collector::new(connection, origin, first);
+    let mut collector = Collector::new(connection, origin, first, bytes);
     while let Some(source) = sources.iter_mut().find(|source| source.holds(collector.next)) {
         let (event, group_last) = source.advance()?;
         if !collector.take(event, group_last)? {
@@ -295,18 +296,20 @@ struct Collector<'a> {
     next: Sequence,
     page: Page,
     page_bytes: usize,
+    page_bytes_max: usize,
     piece_bytes: usize,
     contexts: Contexts,
 }
 
 impl<'a> Collector<'a> {
-    fn new(connection: &'a Connection, origin: NodeId, first: Sequence) -> Self {
+    fn new(connection: &'a Connection, origin: NodeId, first: Sequence, bytes: usize) -> Self {
         Self {
             connection,
             origin,
             next: first,
             page: Page::default(),
             page_bytes: 0,
+            page_bytes_max: bytes.min(limits::PAGE_BYTES_MAX),
             piece_bytes: 0,
             contexts: Contexts::default(),
         }
@@ -335,7 +338,7 @@ impl<'a> Collector<'a> {
         self.piece_bytes += size;
         self.page_bytes += size;
         self.next += 1;
-        Ok(self.page_bytes < limits::PAGE_BYTES_MAX)
+        Ok(self.page_bytes < self.page_bytes_max)
     }
 
     fn finish(self) -> Result<Page, Error> {
@@ -360,8 +363,15 @@ pub(super) fn context(connection: &Connection, id: EventId) -> Result<Option<(Se
     Ok(Some((unsigned(first), vector)))
 }
 
-/// Records of one table after a record id, each with the events that its content comes from.
-pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>) -> Result<SnapshotPage, Error> {
+/// Records of one table after a record id, each with the events that its content comes from: about so many bytes, and at
+/// least one record.
+pub(super) fn snapshot(
+    connection: &Connection,
+    table: &str,
+    after: Option<&str>,
+    bytes_max: usize,
+) -> Result<SnapshotPage, Error> {
+    let bytes_max = bytes_max.clamp(1, limits::PAGE_BYTES_MAX);
     let mut page =
         SnapshotPage { vector: vector(connection)?, total: newest_rowid(connection, table)?, ..Default::default() };
     let events = identifier::quoted(&event_table::name(table));
@@ -384,7 +394,7 @@ pub(super) fn snapshot(connection: &Connection, table: &str, after: Option<&str>
         }
         if record.as_ref().is_none_or(|record| record.id != event.record_id) {
             // A page ends between records only.
-            if limits::PAGE_BYTES_MAX <= bytes {
+            if bytes_max <= bytes {
                 page.next = record.map(|record| record.id);
                 break;
             }

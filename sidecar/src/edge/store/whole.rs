@@ -11,7 +11,6 @@ mod copy;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -61,14 +60,7 @@ pub fn arriving_path(database: &Path) -> PathBuf {
 /// # Errors
 /// When the system does not tell.
 pub fn free_bytes(database: &Path) -> Result<u64, Error> {
-    let folder = database.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let told = statvfs(folder);
-    let told = told.map_err(|error| Error::File {
-        doing: "look at the disk of",
-        path: folder.to_owned(),
-        source: error.into(),
-    })?;
-    Ok(told.f_bavail.saturating_mul(told.f_frsize).saturating_sub(limits::WHOLE_SPARE_BYTES))
+    Ok(super::room(database)?.saturating_sub(limits::WHOLE_SPARE_BYTES))
 }
 
 /// A tables of events, and for each origin in it the greatest sequence number.

@@ -10,6 +10,7 @@ use crate::edge::store::Answer;
 use crate::event::{EventId, Fingerprint, Piece};
 use crate::flow::fetch::{AskId, Request};
 use crate::flow::receive;
+use crate::limits;
 use crate::position::{NodeId, Sequence};
 use crate::replica::{Moment, Replica};
 use crate::wire::{self, Message};
@@ -120,7 +121,8 @@ impl Replica {
         let Some(probe) = &mut search.probe else { return true };
         self.next_ask += 1;
         probe.ask = Some(self.next_ask);
-        let request = Request::Fetch { origin: search.origin, first: probe.next, last: probe.high };
+        let request =
+            Request::Fetch { origin: search.origin, first: probe.next, last: probe.high, bytes: limits::PAGE_BYTES };
         let (ask, to) = (self.next_ask, probe.member);
         self.ask(to, ask, request);
         false

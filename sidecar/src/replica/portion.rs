@@ -1,0 +1,153 @@
+//! How much the node takes at a time: rows of a transaction, bytes of a page, the length of the write-ahead log.
+//!
+//! A node that is far behind, whose service is quiet, takes much: each page of an index is written once in many rows. A node
+//! whose disk is nearly full, or refused a moment ago, takes little: what is in a transaction must fit the log, and the log
+//! the disk, or the node would never leave a full disk again.
+
+use std::time::Duration;
+
+use super::{Moment, Replica};
+use crate::bootstrap::gate::Phase;
+use crate::edge::store::Log;
+use crate::limits;
+
+/// For how long a node takes little after its disk refused something: it may refuse for reasons that its free space does not
+/// tell, a quota for one.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// How much is taken at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// There is little room, or the disk refused.
+    Small,
+    /// As usual.
+    Usual,
+    /// The node is on its way to READY, and nobody waits for its database.
+    Large,
+}
+
+impl Portion {
+    /// Bytes of events that one transaction applies, and one request asks for: about as many.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Small => limits::PAGE_BYTES_SMALL,
+            Self::Usual => limits::PAGE_BYTES,
+            Self::Large => limits::PAGE_BYTES_MAX,
+        }
+    }
+
+    /// While less is held, what comes behind it is asked for.
+    pub(super) fn ahead_bytes(self) -> usize {
+        match self {
+            Self::Small => limits::PAGE_BYTES_SMALL,
+            Self::Usual => limits::AHEAD_BYTES,
+            Self::Large => limits::AHEAD_BYTES_MAX,
+        }
+    }
+
+    /// Frames of the log at which the node's own thread stops and copies them into the database.
+    pub fn log_frames_max(self) -> i64 {
+        match self {
+            Self::Small => limits::WAL_FRAMES_SMALL,
+            Self::Usual => limits::WAL_FRAMES_USUAL,
+            Self::Large => limits::WAL_FRAMES_MAX,
+        }
+    }
+}
+
+/// Who copies the write-ahead log into the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copying {
+    /// Nobody: it may grow.
+    Not,
+    /// The node's own thread, before anything else.
+    Here,
+    /// A thread of its own, while the node goes on.
+    Beside,
+}
+
+/// What is known of the room for the database.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// Bytes that are free, as far as it was told.
+    free: Option<u64>,
+    /// When the disk refused something last.
+    refused_at: Option<Duration>,
+}
+
+impl Room {
+    /// The disk refused.
+    pub(super) fn refused(&mut self, uptime: Duration) {
+        self.refused_at = Some(uptime);
+    }
+
+    fn is_short_of(self, bytes: u64, uptime: Duration) -> bool {
+        self.free.is_some_and(|free| free < bytes) || self.refused_at.is_some_and(|at| uptime < at + REFUSED)
+    }
+}
+
+impl Replica {
+    /// Tells how many bytes are free beside the database. Until it is told there is enough.
+    pub fn set_room(&mut self, free: u64) {
+        self.room.free = Some(free);
+    }
+
+    /// How much it takes at a time now.
+    pub fn portion(&self, at: Moment) -> Portion {
+        if self.room.is_short_of(limits::ROOM_SMALL, at.uptime) {
+            Portion::Small
+        } else if matches!(self.phase, Phase::Ready)
+            || self.spares_service(at)
+            || self.room.is_short_of(limits::ROOM_USUAL, at.uptime)
+        {
+            Portion::Usual
+        } else {
+            Portion::Large
+        }
+    }
+
+    /// Rows that one transaction applies now: a short one while the service writes.
+    pub(super) fn apply_rows_max(&self, at: Moment) -> usize {
+        match self.portion(at) {
+            Portion::Large => limits::APPLY_ROWS_BEHIND_MAX,
+            Portion::Usual if !self.spares_service(at) => limits::APPLY_ROWS_QUIET_MAX,
+            Portion::Usual | Portion::Small => limits::APPLY_ROWS_MAX,
+        }
+    }
+
+    /// Whether a log of this length is to be copied into the database now, and by whom. `idle`: there is nothing else to do.
+    ///
+    /// A node that is READY copies at a moment when that costs the service nothing: its own next commit would have to do it
+    /// else. One that is not has it done beside the work, later when nobody writes but itself.
+    pub fn copying(&self, log: Log, idle: bool, at: Moment) -> Copying {
+        let portion = self.portion(at);
+        let spares = idle || self.spares_service(at);
+        let ready = matches!(self.phase, Phase::Ready);
+        if portion.log_frames_max() <= log.frames && 0 < log.left {
+            Copying::Here
+        } else if spares && limits::WAL_FRAMES_LEFT <= log.left {
+            if ready { Copying::Here } else { Copying::Beside }
+        } else if !ready && limits::WAL_FRAMES_LATE.min(portion.log_frames_max() / 2) <= log.left {
+            Copying::Beside
+        } else {
+            Copying::Not
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_refused_is_short_of_room_for_a_while_whatever_it_says() {
+        let at = Duration::from_secs;
+        let mut room = Room::default();
+        assert!(!room.is_short_of(u64::MAX, at(0)), "nothing is known");
+        room.free = Some(10);
+        assert!(room.is_short_of(11, at(0)) && !room.is_short_of(10, at(0)));
+        room.refused(at(5));
+        assert!(room.is_short_of(1, at(5)) && room.is_short_of(1, at(64)));
+        assert!(!room.is_short_of(1, at(65)));
+    }
+}

@@ -1,0 +1,68 @@
+//! How much a node takes at a time, by the room that there is.
+
+use std::time::Duration;
+
+use rowcast::limits;
+use rowcast::replica::Portion;
+
+use super::Node;
+use super::cluster::Cluster;
+use super::toml;
+
+/// SQLite's own size of a page.
+const PAGE: i64 = 4096;
+/// Bytes of one row.
+const ROW: usize = 20_000;
+const ROWS: usize = 250;
+/// What a transaction writes is more than the events in it: each is there as event and as row, in pages that are not full.
+const WRITTEN_FACTOR: i64 = 4;
+
+/// Bytes that the log grew by in the longest transaction of a node that gets everything, one way or the other.
+fn longest(loads: bool, room: u64) -> i64 {
+    let sql = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+    let mut cluster = Cluster::ready(if loads { 1 } else { 2 }, &toml(&["t"]), sql);
+    if loads {
+        cluster.nodes.push(Node::new(&toml(&["t"]), sql));
+    }
+    cluster.nodes[1].replica = None;
+    for number in 0..ROWS {
+        cluster.nodes[0].sql(&format!("INSERT INTO t VALUES ('{number}', printf('%.*c', {ROW}, 'x'))"));
+        // Each is a group of its own: one is never applied in parts.
+        cluster.turn(0, || false);
+    }
+    cluster.nodes[1].start(false);
+    cluster.nodes[1].replica().set_room(room);
+    cluster.nodes[1].longest = Some(0);
+    cluster.until("the node has everything", |cluster| cluster.nodes[1].replica().is_ready());
+    cluster.settle();
+    cluster.all_say("SELECT count(*) AS v FROM t", &ROWS.to_string());
+    cluster.nodes[1].longest.unwrap() * PAGE
+}
+
+/// On a full disk that gets some room again, one transaction that does not fit keeps the node from ever getting on.
+#[test]
+fn where_there_is_little_room_a_node_that_is_far_behind_takes_little_at_a_time() {
+    for loads in [false, true] {
+        let little = longest(loads, limits::ROOM_SMALL - 1);
+        let bound = WRITTEN_FACTOR * i64::try_from(limits::PAGE_BYTES_SMALL + ROW).unwrap();
+        assert!(little <= bound, "loads: {loads}: {little} bytes in one transaction, at most {bound} are right");
+        let much = longest(loads, limits::ROOM_USUAL);
+        assert!(bound < much, "loads: {loads}: {much} bytes in the longest transaction: the other figure says nothing");
+    }
+}
+
+#[test]
+fn a_node_that_is_ready_or_whose_service_writes_takes_no_more_than_usual() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
+    let portion = |node: &mut Node| {
+        let at = node.at();
+        node.replica().portion(at)
+    };
+    assert_eq!(portion(&mut node), Portion::Usual);
+    node.start(false);
+    node.tick(Duration::from_millis(100));
+    assert_eq!(portion(&mut node), Portion::Large, "it is on its way");
+    node.sql("INSERT INTO t VALUES ('a')");
+    node.tick(Duration::from_millis(100));
+    assert_eq!(portion(&mut node), Portion::Usual, "its service writes");
+}
