@@ -1,5 +1,5 @@
-//! The phases on the way to READY. A node goes through them in order and never back; what can take a READY node's
-//! readiness away again is a trouble, not a phase.
+//! The phases on the way to READY. A node goes through them in order; back go only one that takes a new id, and one that loads
+//! everything once more. What else can take a READY node's readiness away again is a trouble, not a phase.
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::time::COMPARE_CLOCKS;
 use super::{Moment, Replica};
 use crate::bootstrap::gate::Phase;
 use crate::edge::store::Replicated;
@@ -61,7 +62,9 @@ impl Replica {
             limits::DRIFT_MAX.as_secs()
         );
         // This clock counts, too. Who hears nobody cannot know.
-        (heard == 0 || heard < 2 * differing).then(|| Reason::new(Code::Clock, text))
+        let (doubtful, outvoted) = (heard == 0 || heard < 2 * differing, heard + 1 < 2 * differing);
+        let reason = Reason::new(Code::Clock, text);
+        doubtful.then(|| if outvoted { reason } else { reason.with_hint(COMPARE_CLOCKS) })
     }
 
     fn missing_tables(&self) -> Option<Reason> {

@@ -15,6 +15,9 @@ use crate::observe::status::{Code, Reason};
 /// How far clocks may differ, in milliseconds.
 const DRIFT_MILLIS: i64 = limits::DRIFT_MAX.as_millis() as i64;
 
+/// What helps where nobody knows whose clock is wrong.
+pub(super) const COMPARE_CLOCKS: &str = "compare the clocks of all nodes (NTP), set the one that is wrong, then wait";
+
 impl Replica {
     /// The moment with the wall time that stamps and doubts go by.
     pub(super) fn judged(&self, at: Moment) -> Moment {
@@ -31,8 +34,12 @@ impl Replica {
     pub(super) fn own_clock_off(&self, uptime: Duration) -> Option<Reason> {
         let skew = self.members.median_skew(uptime).filter(|skew| DRIFT_MILLIS < skew.saturating_abs())?;
         let (seconds, side) = (skew.saturating_abs() / 1000, if skew < 0 { "ahead of" } else { "behind" });
-        let text = format!("the clock of this machine is {seconds} s {side} those of most other nodes");
-        let hint = if skew < 0 {
+        let of_two = self.members.live(uptime).nth(1).is_none();
+        let others = if of_two { "that of the only other node that is heard" } else { "those of most other nodes" };
+        let text = format!("the clock of this machine is {seconds} s {side} {others}");
+        let hint = if of_two {
+            COMPARE_CLOCKS
+        } else if skew < 0 {
             "set this machine's clock (NTP), then wait; until then changes get the time of the others"
         } else {
             "set this machine's clock (NTP), then wait; until then what the others write is kept, and applied later"

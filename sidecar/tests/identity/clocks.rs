@@ -83,6 +83,27 @@ fn a_far_future_clock_is_quarantined_and_its_events_come_in_when_their_time_has_
     assert_eq!(cluster.assert_equal(), "future=1 x=later y=1");
 }
 
+/// Whose clock is wrong is said only where most others say it.
+#[test]
+fn who_hears_nobody_or_one_other_is_told_to_compare_the_clocks_of_all_nodes() {
+    let hint = |cluster: &mut Cluster, node: usize| {
+        assert_eq!(reasons(cluster, node), ["clock"], "n{node}");
+        let at = cluster.moment(node);
+        cluster.replica(node).status(at).reasons[0].hint.clone()
+    };
+    let mut alone = Cluster::start(1);
+    let future = alone.moment(0).wall.plus(Duration::from_secs(7200));
+    from_the_future(&mut alone, 0, future);
+    assert!(hint(&mut alone, 0).contains("compare the clocks"));
+    for (count, said) in [(2, "compare the clocks"), (3, "set this machine's clock")] {
+        let mut cluster = Cluster::start(count);
+        cluster.nodes[count - 1].skew = HOUR;
+        cluster.run(3);
+        let hint = hint(&mut cluster, count - 1);
+        assert!(hint.contains(said), "of {count}: {hint}");
+    }
+}
+
 /// While it hears the others it stamps by their time, so nothing has to wait, and it says that its clock is wrong.
 #[test]
 fn a_node_whose_clock_is_ten_years_ahead_of_the_others_stamps_by_their_time_and_is_not_ready() {

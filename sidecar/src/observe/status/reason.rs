@@ -35,11 +35,13 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// The process has begun and has not looked yet.
+    /// The process has begun and has not looked yet; others have answered, and it begins in a moment to load from them; or it is
+    /// the first node, and makes events of its rows.
     Starting,
     /// The process was told to stop.
     Stopping,
-    /// The node has no data of its own and nobody answered: perhaps nobody is there, perhaps they are not heard.
+    /// There is nobody to load from: nobody answered (perhaps nobody is there, perhaps they are not heard), or none of those
+    /// that did is READY.
     NoPeerAnswered,
     /// The node's tables are being loaded from another node.
     Joining,
@@ -51,9 +53,10 @@ pub enum Code {
     Schema,
     /// SQLite or the disk refuses.
     Storage,
-    /// Rowcast's triggers were missing or were changed: rows are compared with their events, to find what went unseen.
+    /// A migration has been running for long under `rowcast migrate`: meanwhile nothing is captured or applied.
     Capture,
-    /// Somebody else speaks under this node's id, or others know more events of it than it has itself.
+    /// Somebody else speaks under this node's id, others know more events of it than it has itself or others under the same
+    /// numbers, or the others have expelled it.
     Identity,
     /// There is no connection to NATS.
     Bus,
