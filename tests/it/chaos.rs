@@ -448,11 +448,12 @@ fn a_partition_in_which_both_sides_write_heals_to_equal_rows() {
     let nodes = [a, b, c];
     same_events(&nodes);
     cluster.converged();
+    let healed = start.elapsed();
     println!(
-        "a partition of {seconds} s, {} transactions on both sides: equal {:.2?} after it healed",
-        all.marks.len(),
-        start.elapsed()
+        "a partition of {seconds} s, {} transactions on both sides: equal {healed:.2?} after it healed",
+        all.marks.len()
     );
+    assert!(healed <= bound(), "equal only {healed:.2?} after the partition healed");
     for node in &nodes {
         node.ready();
         all.all_on(node);
