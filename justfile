@@ -37,7 +37,7 @@ micro *args:
 chaos cycles="1000" *args: _nats-server
     ROWCAST_CHAOS_CYCLES={{ cycles }} ROWCAST_CHAOS_REPLICAS=25 ROWCAST_CHAOS_PARTITION=60 cargo test --locked -p rowcast-tests --test it -- --nocapture --test-threads 1 chaos:: {{ args }}
 
-# Measure Rowcast beside its floors, optimised, in ten minutes: `just bench`, `just bench latency`, `just bench --list`.
+# Measure Rowcast beside its floors, optimised: `just bench`, `just bench latency`, `just bench --list`.
 bench *args: _nats-server
     @rm -rf target/bench/files && mkdir -p target/bench/files
     TMPDIR=$PWD/target/bench/files cargo run --release --quiet --locked -p rowcast-bench -- {{ args }}

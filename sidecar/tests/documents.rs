@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rowcast::bootstrap::whole::{Chunk, Offer, Whole};
 use rowcast::clock::Timestamp;
 use rowcast::edge::bus::subject::Subjects;
-use rowcast::edge::store::{SnapshotPage, SnapshotRow, Store};
+use rowcast::edge::store::{Answer, Definitions, SnapshotPage, SnapshotRow, Store};
 use rowcast::event::{Event, Operation, Piece};
 use rowcast::flow::capture::announced::{self, Read};
 use rowcast::limits;
 use rowcast::members::Presence;
 use rowcast::position::{NodeId, Vector};
-use rowcast::steady::digest::Entry;
-use rowcast::wire::Feed;
+use rowcast::steady::digest::{Compared, Entry};
+use rowcast::wire::{self, Feed, Message};
 use rowcast_schema::declaration::Declaration;
 use rowcast_schema::layout::Layout;
 use serde_json::Value as Json;
@@ -171,7 +172,7 @@ fn the_subjects_in_the_documents_are_those_of_the_code() {
     let node = "00000000-0000-0000-0000-000000000000";
     let id = node.parse().unwrap();
     let subjects = Subjects::of("<service>");
-    let verbs = ["fetch", "snapshot", "definitions", "whole", "chunk", "ended"]
+    let verbs = ["fetch", "snapshot", "definitions", "digest", "entries", "records", "whole", "chunk", "ended"]
         .map(|verb| subjects.rpc(id, verb).replace(node, "<node id>"));
     let others = [
         subjects.presence(),
@@ -217,16 +218,21 @@ fn the_fields_of_frames_in_the_protocol_are_those_of_the_code() {
     let feed = Feed { origin, pieces: Vec::new(), layouts: Vec::new(), before: None };
     let row = SnapshotRow { origin, sequence: 1, group_last: 1, processed: true, event: event.clone() };
     let presence = Presence::of(origin, "", origin.0);
+    let offer = Offer { copy: origin.0, bytes: 512, vector: Vector::default() };
+    let chunk = Chunk { copy: origin.0, at: 0, packed: Vec::new() };
     let page = page("docs/protocol.md");
     for (row, fields) in [
         ("| 0 | Feed |", fields(&feed)),
         ("| 1 | Presence |", fields(&presence)),
         ("| 3 | Snapshot |", fields(&SnapshotPage::default())),
+        ("| 6 | Compared |", fields(&Compared::default())),
         ("| piece |", fields(&piece)),
         ("| event |", fields(&event)),
         ("| layout |", fields(&layout)),
         ("| row |", fields(&row)),
         ("| entry |", fields(&Entry::absent("x"))),
+        ("| offer |", fields(&offer)),
+        ("| chunk |", fields(&chunk)),
     ] {
         assert_eq!(told(&page, row), fields, "docs/protocol.md, the row {row}");
     }
@@ -237,6 +243,65 @@ fn the_fields_of_frames_in_the_protocol_are_those_of_the_code() {
             names.is_some_and(|names| names.split(", ").any(|name| name == field))
         });
         assert!(is_told, "docs/protocol.md does not say what `{field}` of a presence means");
+    }
+}
+
+/// The name of a message in the page. A message that is not named here does not compile.
+fn name_of(message: &Message) -> &'static str {
+    match message {
+        Message::Feed(_) => "Feed",
+        Message::Presence(_) => "Presence",
+        Message::Fetched(_) => "Fetched",
+        Message::Snapshot(_) => "Snapshot",
+        Message::Definitions(_) => "Definitions",
+        Message::Refused(_) => "Refused",
+        Message::Compared(_) => "Compared",
+        Message::Whole(_) => "Whole",
+    }
+}
+
+fn name_of_whole(whole: &Whole) -> &'static str {
+    match whole {
+        Whole::Offer(_) => "Offer",
+        Whole::Making => "Making",
+        Whole::Later(_) => "Later",
+        Whole::Chunk(_) => "Chunk",
+        Whole::Hash(_) => "Hash",
+    }
+}
+
+#[test]
+fn the_numbers_of_messages_in_the_protocol_are_those_on_the_wire() {
+    let origin = NodeId("00000000-0000-0000-0000-000000000000".parse().unwrap());
+    let page = page("docs/protocol.md");
+    let messages = [
+        Message::Feed(Feed { origin, pieces: Vec::new(), layouts: Vec::new(), before: None }),
+        Message::Presence(Presence::of(origin, "", origin.0)),
+        Message::Fetched(Answer::NotHere),
+        Message::Snapshot(SnapshotPage::default()),
+        Message::Definitions(Definitions::default()),
+        Message::Refused(String::new()),
+        Message::Compared(Compared::default()),
+        Message::Whole(Whole::Making),
+    ];
+    for message in &messages {
+        // Behind the eight bytes that every frame begins with.
+        let row = format!("\n| {} | {} |", wire::encode(message)[8], name_of(message));
+        assert!(page.contains(&row), "docs/protocol.md lacks the row {row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).count();
+    assert_eq!(rows, messages.len(), "docs/protocol.md has messages that there are not");
+    let row = page.lines().find(|line| line.starts_with("| 7 | Whole |")).unwrap();
+    for whole in [
+        Whole::Offer(Offer { copy: origin.0, bytes: 512, vector: Vector::default() }),
+        Whole::Making,
+        Whole::Later(String::new()),
+        Whole::Chunk(Chunk { copy: origin.0, at: 0, packed: Vec::new() }),
+        Whole::Hash([0; 32]),
+    ] {
+        let name = name_of_whole(&whole);
+        let variant = format!("ariant {}, {name}:", wire::encode(&Message::Whole(whole))[9]);
+        assert!(row.contains(&variant), "docs/protocol.md: the row of Whole lacks {variant}");
     }
 }
 
