@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Failure, Moment, Output, Replica};
+use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
 use crate::event::EventId;
@@ -29,6 +30,8 @@ pub(super) struct Waiting {
     mark: Option<(Vector, Duration)>,
     /// The gap has stayed open for too long.
     pub(super) behind: bool,
+    /// Why it stays NOT READY: what it has to reach was told of by a node that is silent now, and no other one has it.
+    pub(super) unheard: Option<Reason>,
 }
 
 impl Waiting {
@@ -326,6 +329,26 @@ impl Replica {
         } else if let Some((_, since)) = &self.waiting.mark {
             self.waiting.behind = *since + LAG_MAX <= at.uptime;
         }
+        self.waiting.unheard = self.unheard(at);
+    }
+
+    /// On the way to READY what a silent node told of is waited for. The operator is told whom to start.
+    fn unheard(&self, at: Moment) -> Option<Reason> {
+        let Phase::CatchingUp { target } = &self.phase else { return None };
+        let heads = self.members.heads(at.uptime);
+        let applied = &self.store.durable().vector;
+        let (origin, last) = applied.lacks(target).find(|(origin, last)| heads.of(*origin) < *last)?;
+        let mut tellers = self.members.iter().filter(|member| last <= member.presence.vector.of(origin));
+        let teller = tellers.next()?.presence.node;
+        let (first, origin) = (heads.of(origin).max(applied.of(origin)) + 1, self.name_of(origin));
+        let name = self.name_of(teller);
+        let text = format!(
+            "events {first} to {last} of node {origin} are known to exist, and nobody who is heard has them: node {name} \
+             ({teller}) told of them, and is silent"
+        );
+        Some(Reason::new(Code::Gap, text).with_hint(format!(
+            "start node {name} again; if it is gone for good, and what only it had with it: `rowcast members expel {teller}`"
+        )))
     }
 
     pub(super) fn plan_requests(&mut self, at: Moment) {

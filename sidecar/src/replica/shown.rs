@@ -34,7 +34,9 @@ impl Replica {
             let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
             reasons.push(Reason::new(Code::Bus, format!("{text}; this node needs the others")));
         }
-        reasons.extend(self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some()));
+        let phase = || self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some());
+        let catching_up = matches!(self.phase, Phase::CatchingUp { .. });
+        reasons.extend(self.waiting.unheard.clone().filter(|_| catching_up).or_else(phase));
         reasons.extend(self.paused_long());
         if matches!(self.phase, Phase::Ready) {
             reasons.extend(self.clock_off.clone().or_else(|| self.clock_in_doubt()));

@@ -76,6 +76,8 @@ fn what_an_expelled_member_told_of_is_not_waited_for() {
     assert!(cluster.why(4).iter().any(|why| why.contains("1 events")), "{:?}", cluster.why(4));
     cluster.answers = None;
     cluster.stop(0);
+    cluster.run(60);
+    assert!(cluster.why(4).iter().any(|why| why.contains("told of them, and is silent")), "{:?}", cluster.why(4));
     cluster.heal();
     cluster.run(40);
     assert_all(&mut cluster, &[1, 2, 3, 4], &[]);

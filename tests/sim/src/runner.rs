@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use rowcast::edge::store::{expel, members_of};
+
 use crate::faults::Fault;
 use crate::judge::{Stored, differences};
 use crate::schema::{Made, STEPS};
@@ -103,7 +105,7 @@ impl World {
     fn converge(&mut self) {
         let begin = self.now;
         let mut quiet = 0;
-        let mut waited_for_clocks = false;
+        let (mut waited_for_clocks, mut retired) = (false, false);
         // What was announced and got lost is found by the next comparison, ten seconds later at most.
         while quiet < 15 {
             self.run_until(self.now + 1_000_000);
@@ -113,6 +115,11 @@ impl World {
                 None => quiet += 1,
                 Some(why) => {
                     quiet = 0;
+                    // Who put another node's files in a node's place has taken with them what only that node had.
+                    if self.judge.copies && !retired && begin + 60_000_000 < self.now {
+                        retired = true;
+                        self.retire_the_replaced();
+                    }
                     if !waited_for_clocks && self.nodes.iter().any(waits_for_a_clock) {
                         waited_for_clocks = true;
                         self.skip(3_700_000_000);
@@ -124,6 +131,17 @@ impl World {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// The operator expels the ids that no node has any more.
+    fn retire_the_replaced(&mut self) {
+        let path = self.nodes[0].file("");
+        for member in members_of(&path).expect("a node that runs has members") {
+            let replaced = self.nodes.iter().all(|node| node.id() != Some(member.node));
+            if replaced && expel(&path, member.node).expect("it is in the table") {
+                self.story.tell(self.now, format_args!("the operator expels {:?}", member.node));
             }
         }
     }
