@@ -423,9 +423,21 @@ fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
     )
 }
 
-/// A default that only SQLite can compute at insert.
+/// A default that only SQLite can compute at insert: whatever is not a literal. The schema shows an expression without the
+/// parentheses that it was written in.
 fn is_of_its_moment(default: &str) -> bool {
-    default.to_ascii_uppercase().starts_with("CURRENT_")
+    let text = default.trim();
+    let quoted = |text: &str, quote: char| {
+        let inner = text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+        inner.is_some_and(|inner| !inner.replace(&format!("{quote}{quote}"), "").contains(quote))
+    };
+    let is_blob = |text: &str| text.strip_prefix(['x', 'X']).is_some_and(|digits| quoted(digits, '\''));
+    let number = text.trim_start_matches(['+', '-', ' ']).to_ascii_lowercase();
+    let is_hexadecimal = number.strip_prefix("0x").is_some_and(|digits| u64::from_str_radix(digits, 16).is_ok());
+    let is_decimal = number.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    let is_number = is_hexadecimal || (is_decimal && number.parse::<f64>().is_ok());
+    let is_word = ["null", "true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    !(quoted(text, '\'') || quoted(text, '"') || is_blob(text) || is_number || is_word)
 }
 
 /// What each column of the layout holds where nobody wrote it. A default that only SQLite can compute at insert

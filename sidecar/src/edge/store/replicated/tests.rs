@@ -64,3 +64,38 @@ fn a_walk_in_pages_searches_and_sees_every_row_once_whatever_the_key() {
         assert_eq!(seen.len(), count, "{name}");
     }
 }
+
+#[test]
+fn only_a_literal_is_the_same_default_at_any_time() {
+    let connection = Connection::open_in_memory().unwrap();
+    let defaults = [
+        ("'it''s'", true),
+        ("\"word\"", true),
+        ("-1", true),
+        ("+ 1.5e-3", true),
+        (".5", true),
+        ("0x1F", true),
+        ("x'00ff'", true),
+        ("NULL", true),
+        ("true", true),
+        ("CURRENT_TIMESTAMP", false),
+        ("(datetime('now'))", false),
+        ("(random())", false),
+        ("(lower(hex(randomblob(16))))", false),
+        ("('a' || random() || 'b')", false),
+        ("(1 + random())", false),
+        ("(-random())", false),
+    ];
+    for (at, (default, is_literal)) in defaults.iter().enumerate() {
+        let name = format!("t{at}");
+        connection
+            .execute_batch(&format!("CREATE TABLE {name}(id TEXT PRIMARY KEY NOT NULL, a DEFAULT {default})"))
+            .unwrap();
+        let shape = shape(&connection, &name);
+        assert_eq!(shape.has_default_of_its_moment(1), !is_literal, "{default}: {:?}", shape.table.columns[1].default);
+        connection.execute_batch(&format!("INSERT INTO {name} (id) VALUES ('x')")).unwrap();
+        let held =
+            connection.query_row(&format!("SELECT a FROM {name}"), [], |row| row.get_ref(0).map(cell::read)).unwrap();
+        assert_eq!(shape.defaults[1] == held, *is_literal, "{default}");
+    }
+}
