@@ -119,11 +119,11 @@ impl Members {
         self.all.values().filter(move |member| uptime < member.seen + limits::MEMBER_TIMEOUT)
     }
 
-    /// How long after it last said that it is there a node answers who wants to hear it. All of them together answer fifty
-    /// times a second then, whether two ask or a hundred that return at once.
-    pub fn answer_gap(&self, interval: Duration, uptime: Duration) -> Duration {
-        let live = u32::try_from(self.live(uptime).count()).unwrap_or(u32::MAX);
-        limits::ANSWER_GAP.saturating_mul(live).min(interval / 2)
+    /// How long after it last said that it is there a node answers who wants to hear it, where so many others are. All of them
+    /// together answer fifty times a second then, whether two ask or a hundred that return at once; or each twice an
+    /// interval, where they are many.
+    pub fn answer_gap(others: usize, interval: Duration) -> Duration {
+        limits::ANSWER_GAP.saturating_mul(u32::try_from(others).unwrap_or(u32::MAX)).min(interval / 2)
     }
 
     /// The name of a node, if it was heard.

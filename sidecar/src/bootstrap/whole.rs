@@ -242,7 +242,7 @@ impl Seeking {
     /// What this node says of itself, when it is time or somebody wants to hear it.
     pub fn presence(&mut self, at: Moment) -> Option<Vec<u8>> {
         let due = self.present_at.is_none_or(|last| last + self.interval <= at.uptime);
-        let gap = self.members.answer_gap(self.interval, at.uptime);
+        let gap = Members::answer_gap(self.members.live(at.uptime).count(), self.interval);
         let may_answer = self.said_at.is_none_or(|last| last + gap <= at.uptime);
         if !(due || (self.answer_wanted && may_answer)) {
             return None;

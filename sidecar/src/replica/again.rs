@@ -135,10 +135,13 @@ impl Replica {
     /// Why a node that was given up is NOT READY.
     pub(super) fn given_up_reason(&self) -> Option<Reason> {
         self.retention.given_up_since?;
-        Some(Reason::new(
-            Code::Identity,
-            "the others have given this node up: it goes on under a new node id as soon as it hears somebody READY",
-        ))
+        Some(
+            Reason::new(
+                Code::Identity,
+                "the others have given this node up: it goes on under a new node id as soon as it hears somebody READY",
+            )
+            .with_hint("wait for a node that is READY, or start one: it was away for too long, and nothing was copied"),
+        )
     }
 
     fn begin_loading_again(&mut self, leaves: Option<NodeId>, at: Moment) -> Result<(), Failure> {

@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use self::forks::Fork;
 use self::search::Search;
-use super::load::ANSWERS_WAIT;
 use super::{Failure, Moment, Output, Replica, Worked};
 use crate::bootstrap::gate::Phase;
 use crate::edge::store::Moved;
@@ -133,12 +132,13 @@ impl Replica {
 
     /// A new connection: another sidecar may have spoken under this id on its other side.
     pub(super) fn doubt_identity(&mut self, at: Moment) {
+        let answers_wait = self.answers_wait();
         match &mut self.identity.standing {
             Standing::Sure | Standing::Unsure { .. } => {
                 self.identity.standing = Standing::Unsure { since: at.uptime, answered: None };
             }
             Standing::Searching(search) => {
-                search.gather_until = at.uptime + self.options.presence_interval + ANSWERS_WAIT;
+                search.gather_until = at.uptime + self.options.presence_interval + answers_wait;
                 if let Some(probe) = &mut search.probe {
                     probe.ask = None;
                 }
@@ -263,7 +263,7 @@ impl Replica {
             "{why}. It stops speaking under its id and takes a new one; nothing is lost by that"
         );
         self.silence();
-        let until = at.uptime + self.options.presence_interval + ANSWERS_WAIT;
+        let until = at.uptime + self.options.presence_interval + self.answers_wait();
         self.identity.standing = Standing::Searching(Search::of(self.node(), why, until));
     }
 
@@ -283,7 +283,7 @@ impl Replica {
         match &self.identity.standing {
             Standing::Unsure { since, answered } => {
                 let leaves = self.identity.twin.is_some_and(|twin| twin.session < self.options.session);
-                let settled = answered.is_some_and(|first| first + ANSWERS_WAIT <= at.uptime);
+                let settled = answered.is_some_and(|first| first + self.answers_wait() <= at.uptime);
                 if !leaves && (settled || *since + self.options.presence_wait <= at.uptime) {
                     self.identity.standing = Standing::Sure;
                     self.identity.begun = true;

@@ -338,14 +338,20 @@ impl Replica {
         let heads = self.members.heads(at.uptime);
         let applied = &self.store.durable().vector;
         let (origin, last) = applied.lacks(target).find(|(origin, last)| heads.of(*origin) < *last)?;
-        let mut tellers = self.members.iter().filter(|member| last <= member.presence.vector.of(origin));
-        let teller = tellers.next()?.presence.node;
-        let (first, origin) = (heads.of(origin).max(applied.of(origin)) + 1, self.name_of(origin));
-        let name = self.name_of(teller);
+        let teller = self.members.iter().find(|member| last <= member.presence.vector.of(origin));
+        let first = heads.of(origin).max(applied.of(origin)) + 1;
         let text = format!(
-            "events {first} to {last} of node {origin} are known to exist, and nobody who is heard has them: node {name} \
-             ({teller}) told of them, and is silent"
+            "events {first} to {last} of node {} are known to exist, and nobody who is heard has them",
+            self.name_of(origin)
         );
+        let Some(teller) = teller.map(|member| member.presence.node) else {
+            return Some(Reason::new(Code::Gap, text).with_hint(
+                "start the node again that this one was loading from; if it is gone for good, and no other node has everything, \
+                 start this one once with --first",
+            ));
+        };
+        let name = self.name_of(teller);
+        let text = format!("{text}: node {name} ({teller}) told of them, and is silent");
         Some(Reason::new(Code::Gap, text).with_hint(format!(
             "start node {name} again; if it is gone for good, and what only it had with it: `rowcast members expel {teller}`"
         )))

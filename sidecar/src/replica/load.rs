@@ -14,13 +14,13 @@ use crate::flow::fetch::AskId;
 use crate::flow::ingest;
 use crate::flow::receive;
 use crate::limits;
-use crate::members::Presence;
+use crate::members::{Members, Presence};
 use crate::position::Vector;
 use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
 
-/// After the first answer, how long the others may take with theirs.
-pub(super) const ANSWERS_WAIT: Duration = Duration::from_millis(300);
+/// After the first answer, how long the others may take with theirs, beside the pause that they make between two.
+const ANSWERS_WAIT: Duration = Duration::from_millis(300);
 
 /// How long a member may take to say where it is before it is not waited for.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
@@ -32,6 +32,11 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(10);
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
 impl Replica {
+    /// After the first answer, how long the others may take with theirs. They answer at a pace.
+    pub(super) fn answers_wait(&self) -> Duration {
+        ANSWERS_WAIT + Members::answer_gap(self.retention.membership.count(), self.options.presence_interval)
+    }
+
     /// Goes to the next phase when the time has come.
     pub(super) fn advance(&mut self, at: Moment) {
         if let Phase::Asking { since } = self.phase {
@@ -50,7 +55,7 @@ impl Replica {
 
     fn leave_asking(&mut self, since: Duration, at: Moment) {
         let waited = since + self.options.presence_wait <= at.uptime;
-        let settled = self.answered_at.is_some_and(|first| waited || first + ANSWERS_WAIT <= at.uptime);
+        let settled = self.answered_at.is_some_and(|first| waited || first + self.answers_wait() <= at.uptime);
         let durable = self.store.durable();
         if durable.loaded && !self.retention.load_again {
             if settled || (waited && (durable.complete || self.options.first)) {
@@ -72,7 +77,7 @@ impl Replica {
         } else if self.options.first
             && !durable.loaded
             && waited
-            && !self.members.live(at.uptime).any(|member| member.presence.complete)
+            && !self.members.iter().any(|member| member.presence.complete)
         {
             tracing::info!("nobody with data has answered, and this node may be the first: it begins with what it has");
             self.phase = Phase::Founding;

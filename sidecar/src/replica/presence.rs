@@ -2,7 +2,7 @@
 
 use super::{Moment, Output, Replica};
 use crate::clock::Timestamp;
-use crate::members::Presence;
+use crate::members::{Members, Presence};
 use crate::position::Vector;
 use crate::wire::{self, Message};
 
@@ -11,8 +11,8 @@ impl Replica {
     pub(super) fn say_presence(&mut self, at: Moment) {
         let interval = self.options.presence_interval;
         let due = self.present_at.is_none_or(|last| last + interval <= at.uptime);
-        let may_answer =
-            || self.said_at.is_none_or(|last| last + self.members.answer_gap(interval, at.uptime) <= at.uptime);
+        let gap = || Members::answer_gap(self.members.live(at.uptime).count(), interval);
+        let may_answer = || self.said_at.is_none_or(|last| last + gap() <= at.uptime);
         let says = due || (self.answer_wanted && may_answer());
         if !self.connected || !says || self.speaks_as().is_none() {
             return;

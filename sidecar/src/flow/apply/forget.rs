@@ -113,7 +113,7 @@ impl Applier<'_, '_> {
             Some(newest) if !written && !replaced && holds(newest) => self.tx.event(table, newest.version.id())?,
             _ => None,
         };
-        if let (None, Some(newest)) = (&carried, unshared.last()) {
+        if let (None, Some(newest), false) = (&carried, unshared.last(), written) {
             let found = self.tx.event(table, newest.version.id())?.and_then(|(event, _)| event.data);
             self.tx.keep_found(table, &Kept { record: record_id, what: "unshared", found, made: None }, self.now)?;
             tracing::warn!(

@@ -90,7 +90,7 @@ fn make(wanted: &Wanted, path: &Path, stopped: impl Fn() -> bool + Clone + Send 
     }
     let mut source = open::for_copying(&wanted.database)?;
     look(&source, wanted)?;
-    let declared = |name: &String| wanted.declaration.enabled().any(|table| table.name == *name);
+    let declared = |name: &String| wanted.declaration.enabled().any(|table| table.name.eq_ignore_ascii_case(name));
     if let Some(name) = serve::event_tables(&source)?.iter().find(|name| !declared(name)) {
         let text = format!("the events of table {name} are still here, which is not replicated any more");
         return Err(Refusal::Never(text));
