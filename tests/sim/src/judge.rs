@@ -12,6 +12,8 @@ use rowcast::position::{NodeId, Sequence};
 use rowcast::wire::{self, Message};
 use rusqlite::Connection;
 
+pub mod kept;
+
 use crate::schema::{self, Made};
 use crate::service::{Changed, Done, Rows, TABLES};
 

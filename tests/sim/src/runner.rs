@@ -11,6 +11,7 @@ use std::time::Instant;
 use rowcast::edge::store::{expel, members_of};
 
 use crate::faults::Fault;
+use crate::judge::kept::{Aside, read_aside};
 use crate::judge::{Stored, differences};
 use crate::schema::{Made, STEPS};
 use crate::service;
@@ -190,11 +191,19 @@ impl World {
 
     /// Compares every node with the reference, and all changes with all events.
     fn verdict(&mut self) {
+        for node in &mut self.nodes {
+            let moment = node.moment(self.now);
+            let Some(sidecar) = &mut node.sidecar else { continue };
+            let counters = sidecar.replica.status(moment).counters;
+            self.story.add("events compacted", counters.compacted);
+            self.story.add("records compared between nodes", counters.verified);
+        }
         let mut stored = Stored::new();
-        let mut tables = Vec::new();
+        let (mut tables, mut aside) = (Vec::new(), Aside::new());
         for at in 0..self.nodes.len() {
             let Some(service) = &self.nodes[at].service else { continue };
-            let read = self.judge.read((at, service), &mut stored).and_then(|()| service::all_rows(service));
+            let read = self.judge.read((at, service), &mut stored);
+            let read = read.and_then(|()| read_aside(service, &mut aside)).and_then(|()| service::all_rows(service));
             match read {
                 Ok(rows) => tables.push((at, rows)),
                 Err(error) => self.judge.wrong.push(format!("node {at} cannot be read: {error}")),
@@ -217,9 +226,11 @@ impl World {
                 }
             }
         }
-        for line in self.judge.lost() {
-            self.judge.wrong.push(format!("lost: {line}"));
+        let mut lost = self.judge.lost();
+        if !self.judge.copies {
+            lost.extend(self.judge.unkept(&aside, &mut self.story));
         }
+        self.judge.wrong.extend(lost.into_iter().map(|line| format!("lost: {line}")));
     }
 }
 

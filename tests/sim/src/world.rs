@@ -336,6 +336,9 @@ impl World {
             let known = others.flat_map(|other| self.vector_of(other)).filter(|(origin, _)| *origin == before);
             let known = known.map(|(_, known)| known).max().unwrap_or(0);
             self.judge.left(before, known);
+            if self.nodes[node].was_ready {
+                self.story.count("went on under another id");
+            }
         }
         let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
         let durable = sidecar.replica.store().durable();
