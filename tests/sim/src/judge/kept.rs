@@ -11,6 +11,9 @@ use crate::story::Story;
 /// What nodes put aside when they came back under another id: table, record, and the row, or none for a delete.
 pub type Aside = BTreeSet<(String, String, Option<String>)>;
 
+/// An event of a record, and whether it is kept, or went out in time.
+type Seen<'a> = (Version, &'a Known, bool);
+
 /// Reads what a node has put aside.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ impl Judge {
             let in_time = || self.left.get(&id.0).is_none_or(|known| id.1 <= *known);
             self.holders.contains_key(id) || (self.sent.contains_key(id) && in_time())
         };
-        let mut of_record: BTreeMap<(&str, &str), Vec<(Version, &Known, bool)>> = BTreeMap::new();
+        let mut of_record: BTreeMap<(&str, &str), Vec<Seen<'_>>> = BTreeMap::new();
         for (id, known) in self.events.iter().flat_map(|(id, known)| known.iter().map(move |known| (id, known))) {
             let version = (known.timestamp, id.0, id.1);
             of_record.entry((&known.table, &known.record)).or_default().push((version, known, counts(id)));
