@@ -10,10 +10,10 @@ impl Replica {
     /// Says that it is there and what it has, when it is time or somebody wants to hear it.
     pub(super) fn say_presence(&mut self, at: Moment) {
         let interval = self.options.presence_interval;
+        let due = self.present_at.is_none_or(|last| last + interval <= at.uptime);
         let gap = || Members::answer_gap(self.members.live(at.uptime).count(), interval);
-        let paced = || self.said_at.is_none_or(|last| last + gap() <= at.uptime);
-        let due = self.present_at.map_or_else(paced, |last| last + interval <= at.uptime);
-        let says = due || (self.answer_wanted && paced());
+        let may_answer = || self.said_at.is_none_or(|last| last + gap() <= at.uptime);
+        let says = due || (self.answer_wanted && may_answer());
         if !self.connected || !says || self.speaks_as().is_none() {
             return;
         }
