@@ -18,7 +18,7 @@ fn under_churn_with_the_latest_history_the_files_stay_bounded() {
     }
     cluster.converged();
     let mut bytes = Vec::new();
-    for round in 0..4 {
+    for round in 0..5 {
         for step in 0..300 {
             let node = &nodes[step % 3];
             // Each node has rows of its own, and makes and deletes others.
@@ -43,9 +43,10 @@ fn under_churn_with_the_latest_history_the_files_stay_bounded() {
         bytes.push((most(USED), most(BYTES)));
     }
     // What is in use is what it was; the last conflicts are kept beside it. The file is as large as it had to be for what waited
-    // to be compacted at a time, which is more on a loaded machine; nothing near the four rounds.
-    assert!(bytes[3].0 * 20 <= bytes[0].0 * 21, "bytes in use, and of the file, after each round: {bytes:?}");
-    assert!(bytes[3].1 <= bytes[0].1 * 2, "bytes in use, and of the file, after each round: {bytes:?}");
+    // to be compacted at a time: the first round, which makes it, is not the measure.
+    let ((used, file), (used_last, file_last)) = (bytes[1], bytes[4]);
+    assert!(used_last * 20 <= used * 21, "bytes in use, and of the file, after each round: {bytes:?}");
+    assert!(file_last * 10 <= file * 13, "bytes in use, and of the file, after each round: {bytes:?}");
     assert!(nodes.iter().all(|node| node.number("SELECT count(*) FROM _rowcast_contexts") < 1000));
     cluster.sound();
 }

@@ -38,7 +38,7 @@ impl Cluster {
     }
 }
 
-/// Nothing melts: that they are there they say in a second at most four times as often as when all is well; in bytes that
+/// Nothing melts: that they are there they say in a second at most three times as often as when all is well; in bytes that
 /// second has at most eight times as much, with everything that they missed; nobody asks for what it has asked for already, and
 /// all are READY and equal within a minute.
 #[test]
@@ -76,7 +76,7 @@ fn fifty_nodes_that_return_together_do_not_talk_one_another_down() {
     };
     println!("steady {steady:?}; at the return {peak:?} at most, {asked} requests, {seconds} s");
     assert_eq!(rows.len(), WRITERS * 11);
-    assert!(peak.presences <= 4 * steady.presences, "{peak:?}, steady {steady:?}");
+    assert!(peak.presences <= 3 * steady.presences, "{peak:?}, steady {steady:?}");
     // About half of it is what was missed. If each of the fifty answered each, it would be fifty times as much.
     assert!(peak.bytes <= 8 * steady.bytes, "{peak:?}, steady {steady:?}");
     // Everybody lacks what each writer wrote, and gets it at one go.
