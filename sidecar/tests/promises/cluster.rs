@@ -135,7 +135,7 @@ impl Node {
         let sql = format!(
             "SELECT e.timestamp || ' ' || substr(e.id, 1, 4) || ' ' || sequence_number || ' ' || processed || ' '
              || operation_type || ' ' || changed || ' ' || ifnull(data, '') || ' ' || ifnull(reason || detail, '')
-             FROM \"{table}_Events\" e LEFT JOIN _rowcast_parked ON event = e.id WHERE e.record_id = ?1 ORDER BY timestamp"
+             FROM \"{table}_Events\" e LEFT JOIN _rowcast_parked ON event = e.id WHERE e.record_id = ?1 ORDER BY e.timestamp"
         );
         let mut statement = self.service.prepare(&sql).unwrap();
         let lines = statement.query_map([id.trim_matches('"')], |row| row.get(0)).unwrap();
