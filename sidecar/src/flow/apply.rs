@@ -216,9 +216,7 @@ impl<'t, 'a> Applier<'t, 'a> {
                 return self.unpark(table, id);
             }
             Err(reason) => {
-                let layout = self.tx.layout(event.layout)?;
-                let large = layout.is_some_and(|layout| event.left_out(&layout).is_some());
-                let why = if large { ParkReason::Size } else { ParkReason::Schema };
+                let why = if self.left_out(event)?.is_some() { ParkReason::Size } else { ParkReason::Schema };
                 return self.park_alone(id, event, table, (why, &reason));
             }
         };
@@ -270,6 +268,11 @@ impl<'t, 'a> Applier<'t, 'a> {
             }
             Ok(read) => Ok(read),
         })
+    }
+
+    /// Why the event's row is not in it, if it was too large to travel.
+    fn left_out(&mut self, event: &Event) -> Result<Option<String>, Error> {
+        Ok(self.tx.layout(event.layout)?.and_then(|layout| event.left_out(&layout)))
     }
 
     /// Whether no row of the table can hold what no event knows. Else each is compared with its events, without the one that

@@ -67,6 +67,67 @@ fn a_migration_carries_nothing_over_for_a_record_whose_delete_waits_for_the_cloc
     assert_eq!(node.events("t"), 2, "{}", node.story("t", "x"));
 }
 
+/// The next one comes when their time has come, and before they are tried again: what it supersedes counts in that very write.
+#[test]
+fn events_that_wait_for_the_clock_count_in_what_supersedes_them() {
+    let (new, old) = both();
+    let (now, author) = (clock::now(), node_id(9));
+    let ahead = |millis| now.plus(Duration::from_secs(3_600)).plus(Duration::from_millis(millis));
+    let waiting = [
+        event(&new, "again", Some(r#"{"id":"again","a":"1","w":"stale"}"#), behind(now, 100)),
+        event(&new, "again", None, ahead(0)),
+        event(&new, "kept", Some(r#"{"id":"kept","a":"1","w":"told"}"#), ahead(0)),
+    ];
+    let next = [("again", r#"{"id":"again","a":"2"}"#), ("kept", r#"{"id":"kept","a":"2"}"#)];
+    let mut node = Node::ready(&toml(&["t"]), NEW);
+    for (event, number) in waiting.into_iter().zip(1..) {
+        node.feed(author, vec![piece(number, number, vec![event])], vec![new.clone()]);
+    }
+    node.run();
+    assert_eq!(node.replica().store().durable().parked, 2);
+    assert_eq!(
+        node.text("SELECT id || a || w AS v FROM t").as_deref(),
+        Some("again1stale"),
+        "until their time has come"
+    );
+    let mut store = node.store();
+    let done = store.write(|tx| {
+        let mut applier = Applier::new(tx, ahead(20));
+        for ((record, data), number) in next.into_iter().zip(4..) {
+            let event = event(&old, record, Some(data), ahead(10));
+            applier.group(author, &piece(number, number, vec![event]), &[old.clone()])?;
+        }
+        applier.finish()
+    });
+    done.unwrap();
+    assert_eq!(store.durable().parked, 0);
+    drop(store);
+    assert_eq!(node.text("SELECT id || a || w AS v FROM t ORDER BY id").as_deref(), Some("again2none,kept2told"));
+}
+
+/// What the table's rules forbade of an older event is superseded by the newer one that is allowed.
+#[test]
+fn a_column_that_only_a_forbidden_event_knows_is_the_same_whatever_came_first() {
+    let (new, old) = both();
+    let now = clock::now();
+    let checked = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT CHECK (a <> 'bad'), w TEXT DEFAULT 'none');";
+    let forbidden = event(&new, "x", Some(r#"{"id":"x","a":"bad","w":"told"}"#), behind(now, 200));
+    let allowed = event(&old, "x", Some(r#"{"id":"x","a":"2"}"#), behind(now, 100));
+    for forbidden_first in [true, false] {
+        let mut node = Node::ready(&toml(&["t"]), checked);
+        for step in [forbidden_first, !forbidden_first] {
+            if step {
+                node.feed(node_id(8), vec![piece(1, 1, vec![forbidden.clone()])], vec![new.clone()]);
+            } else {
+                node.feed(node_id(9), vec![piece(1, 1, vec![allowed.clone()])], vec![old.clone()]);
+            }
+            node.run();
+        }
+        assert_eq!(node.text("SELECT id || a || w AS v FROM t").as_deref(), Some("x2told"), "{forbidden_first}");
+        assert_eq!(node.replica().store().durable().parked, 0);
+    }
+}
+
 /// Rows that a node had before it joined, in columns that no event speaks of.
 #[test]
 fn a_row_from_before_the_load_keeps_no_column_that_the_events_do_not_speak_of() {

@@ -337,7 +337,7 @@ impl Tx<'_> {
         let doing = || format!("read the events of `{}` {id}", table.name);
         let connection = self.connection;
         let mut statement = connection.prepare_cached(&table.events.history).doing_with(doing)?;
-        let mut rows = statement.query([id]).doing_with(doing)?;
+        let mut rows = statement.query((id, false)).doing_with(doing)?;
         let mut found = Sources { ids: Vec::new(), newest: Default::default(), deleted: false, events: 0 };
         let mut missing: Vec<&str> = shape.layout.columns.iter().map(String::as_str).collect();
         let mut hash = Hash::default();

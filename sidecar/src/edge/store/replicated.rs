@@ -144,7 +144,8 @@ impl EventSql {
                  WHERE record_id = ?1 ORDER BY timestamp DESC"
             ),
             history: format!(
-                "SELECT {EVENT} FROM {events} WHERE record_id = ?1 AND processed
+                "SELECT {EVENT} FROM {events} WHERE record_id = ?1
+                   AND (processed OR ?2 AND id IN (SELECT event FROM _rowcast_parked))
                  ORDER BY timestamp DESC, source_node_id DESC"
             ),
             is_staged: format!(

@@ -197,14 +197,39 @@ impl<'a> Tx<'a> {
     /// A record's content by its applied events, under the table's layout: each column from the newest event that has
     /// it, back to the last delete.
     pub fn content(&mut self, table: &Replicated, shape: &Shape, record_id: &str) -> Result<Option<Content>, Error> {
+        self.fold(None, table, shape, record_id)
+    }
+
+    /// A record's content when its newest applied event is the one of that version: what is parked and older is superseded
+    /// by it, and adds its columns like any other.
+    pub fn content_as_of(
+        &mut self,
+        version: Version,
+        table: &Replicated,
+        shape: &Shape,
+        record_id: &str,
+    ) -> Result<Option<Content>, Error> {
+        self.fold(Some(version).filter(|_| self.durable.parked > 0), table, shape, record_id)
+    }
+
+    fn fold(
+        &mut self,
+        superseded_by: Option<Version>,
+        table: &Replicated,
+        shape: &Shape,
+        record_id: &str,
+    ) -> Result<Option<Content>, Error> {
         let doing = || format!("read the events of `{}` {record_id}", table.name);
         let connection = self.connection;
         let mut statement = connection.prepare_cached(&table.events.history).doing_with(doing)?;
-        let mut rows = statement.query([record_id]).doing_with(doing)?;
+        let mut rows = statement.query((record_id, superseded_by.is_some())).doing_with(doing)?;
         let mut content: Option<Content> = None;
         while let Some(row) = rows.next().doing_with(doing)? {
             let (id, event, _) = serve::event_of(row, &table.name)?;
             let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
+            if superseded_by.is_some_and(|newest| newest < version) {
+                continue; // Parked for itself.
+            }
             // Under another primary key the same words named another record.
             if self.layout(event.layout)?.is_some_and(|layout| !shape.has_key_of(&layout)) {
                 continue;

@@ -60,11 +60,16 @@ impl Applier<'_, '_> {
             if newest.kept_out {
                 self.tx.set_processed(table, id, true)?; // Only so it is part of the content.
             }
+            let (event, _) = self.tx.event(table, id)?.expect("bug: the newest event is stored");
+            // It was superseded once, and what superseded it is forbidden now.
+            if let Some(reason) = self.left_out(&event)? {
+                self.park_alone(id, &event, table, (ParkReason::Size, &reason))?;
+                continue;
+            }
             let outcome = match newest.operation {
                 Operation::Delete => self.delete(shape, record_id)?,
                 _ => self.claim_content(newest.version, table, shape, record_id)?,
             };
-            let (event, _) = self.tx.event(table, id)?.expect("bug: the newest event is stored");
             if self.came_out(table, shape, (newest.version, &event), outcome)? {
                 break;
             }
@@ -114,7 +119,7 @@ impl Applier<'_, '_> {
         shape: &Shape,
         record_id: &str,
     ) -> Result<Outcome, Error> {
-        let content = self.tx.content(table, shape, record_id)?;
+        let content = self.tx.content_as_of(version, table, shape, record_id)?;
         let Some(cells) = content.and_then(|content| content.cells) else { return Ok(Outcome::Stands) };
         let outcome = self.claim(version, record_id, table, shape, |tx| tx.upsert_some(shape, &cells))?;
         // What stands in the other columns came from before a delete that is known only now. It goes with what was deleted; where
