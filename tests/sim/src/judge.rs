@@ -39,11 +39,35 @@ type Version = (i64, NodeId, Sequence);
 /// Events that are stored somewhere.
 pub type Stored = BTreeMap<(NodeId, Sequence), Known>;
 
+/// Events that say the same of a record.
+#[derive(Debug, Default)]
+struct Alike {
+    /// How many of them no promise was found for yet.
+    left: u64,
+    /// The timestamp of the last of them.
+    greatest: i64,
+    /// How many changes had been promised when each was first seen, and its timestamp.
+    each: Vec<(usize, i64)>,
+}
+
+impl Alike {
+    /// The timestamp of the one that made the row which a service had before it when it made its change of that number:
+    /// the first one at least, where several say the same for want of marks. An event that nobody had seen by then did, where
+    /// a service had written that row: it was in a journal still. Else the row came from events of another layout, and what says
+    /// the same in this one came later.
+    fn before(&self, number: usize, was_written: bool) -> Option<i64> {
+        let first = |by: usize| self.each.iter().filter(|(seen, _)| *seen <= by).map(|(_, timestamp)| *timestamp).min();
+        first(number).or_else(|| first(usize::MAX).filter(|_| was_written))
+    }
+}
+
 /// What is known of a history.
 #[derive(Debug, Default)]
 pub struct Judge {
     /// What was seen under each number, on the bus or in a file.
     events: BTreeMap<(NodeId, Sequence), Vec<Known>>,
+    /// How many changes had been promised when a number was first seen.
+    first_seen: BTreeMap<(NodeId, Sequence), usize>,
     /// What was sent: it is on its author's disk for good.
     sent: Stored,
     /// Ids that nodes left behind, and up to where the others had their events: what lies beyond goes along, or does not hold.
@@ -124,6 +148,7 @@ impl Judge {
             return;
         }
         seen.push(known.clone());
+        self.first_seen.entry((origin, sequence)).or_insert(self.promises);
         if 1 < seen.len() && !self.copies && self.forked.insert(origin) {
             self.wrong.push(format!("{origin:?}:{sequence} stands for two events: {seen:?}"));
         }
@@ -240,10 +265,12 @@ impl Judge {
     /// Changes that were committed and are no event anywhere; and those whose event would lose to what the service had
     /// before its eyes when it made them.
     pub fn lost(&self) -> Vec<String> {
-        let mut made: BTreeMap<(&str, &str, Option<&str>), (u64, i64)> = BTreeMap::new();
-        for known in self.events.values().flatten() {
+        let mut made: BTreeMap<(&str, &str, Option<&str>), Alike> = BTreeMap::new();
+        for (id, known) in self.events.iter().flat_map(|(id, known)| known.iter().map(move |known| (id, known))) {
             let made = made.entry((&known.table, &known.record, known.data.as_deref())).or_default();
-            *made = (made.0 + 1, made.1.max(known.timestamp));
+            made.left += 1;
+            made.greatest = made.greatest.max(known.timestamp);
+            made.each.push((self.first_seen[id], known.timestamp));
         }
         let mut lost = Vec::new();
         let mut last: BTreeMap<(usize, &str, &str), (usize, &Changed)> = BTreeMap::new();
@@ -255,8 +282,11 @@ impl Judge {
         for ((node, ..), (_, changed)) in last.into_iter().filter(|(_, (_, changed))| !changed.seen) {
             lost.extend(self.lost_unseen(changed).map(|why| format!("node {node}: {why}")));
         }
-        for (_, node, done) in &self.promised {
+        let mut written = BTreeSet::new();
+        for (number, node, done) in &self.promised {
             for Changed { table, record, before, after, seen } in &done.changed {
+                let before_was_written = written.contains(&(*table, record, before));
+                written.insert((*table, record, after));
                 if !seen {
                     continue;
                 }
@@ -267,12 +297,13 @@ impl Judge {
                     continue;
                 }
                 let seen = before.as_ref().and_then(|row| made.get(&(*table, record.as_str(), Some(row.as_str()))));
-                let seen = seen.map(|(_, timestamp)| *timestamp);
+                let seen = seen.and_then(|alike| alike.before(*number, before_was_written));
                 match made.get_mut(&(*table, record.as_str(), after.as_deref())) {
                     // Each delete is one of its own; a row that was written is known by its marks.
-                    Some((left, _)) if *left > 0 && after.is_none() => *left -= 1,
-                    Some((left, timestamp)) if *left > 0 => {
-                        if !self.copies && seen.is_some_and(|seen| *timestamp <= seen) {
+                    Some(alike) if alike.left > 0 && after.is_none() => alike.left -= 1,
+                    Some(alike) if alike.left > 0 => {
+                        let timestamp = alike.greatest;
+                        if !self.copies && seen.is_some_and(|seen| timestamp <= seen) {
                             lost.push(format!(
                                 "node {node}: {table} {record} {after:?} at {timestamp} loses to {before:?} at {seen:?}, which it saw"
                             ));
