@@ -77,6 +77,8 @@ pub struct Judge {
     /// Committed changes that must become events.
     promised: Vec<(usize, usize, Done)>,
     promises: usize,
+    /// Of each record, the last change that is void: it may have happened or not.
+    void: BTreeMap<(usize, &'static str, String), usize>,
     forked: BTreeSet<NodeId>,
     /// Which nodes keep an event in the end.
     holders: BTreeMap<(NodeId, Sequence), Vec<usize>>,
@@ -104,7 +106,9 @@ impl Judge {
     /// Promises of a node from a number on are void: a power cut or a restore took the commit with it. What was published
     /// all the same stays.
     pub fn void(&mut self, node: usize, from: usize) {
-        self.promised.retain(|&(number, of, _)| number < from || of != node);
+        for (number, _, done) in self.promised.extract_if(.., |&mut (number, of, _)| of == node && from <= number) {
+            self.void.extend(done.changed.into_iter().map(|changed| ((node, changed.table, changed.record), number)));
+        }
     }
 
     /// A frame was sent.
@@ -279,8 +283,15 @@ impl Judge {
                 last.insert((*node, changed.table, &changed.record), (*number, changed));
             }
         }
-        for ((node, ..), (_, changed)) in last.into_iter().filter(|(_, (_, changed))| !changed.seen) {
-            lost.extend(self.lost_unseen(changed).map(|why| format!("node {node}: {why}")));
+        for ((node, table, record), (number, changed)) in last.into_iter().filter(|(_, (_, changed))| !changed.seen) {
+            // What is void may have stayed on the disk all the same, and have ended what stood there.
+            if self.void.get(&(node, table, record.to_owned())).is_some_and(|void| number < *void) {
+                continue;
+            }
+            if let Some(why) = self.lost_unseen(changed) {
+                lost.push(format!("node {node}: {why}"));
+                lost.extend(self.events_of(changed.table, &changed.record));
+            }
         }
         let mut written = BTreeSet::new();
         for (number, node, done) in &self.promised {

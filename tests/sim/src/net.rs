@@ -40,10 +40,10 @@ impl Net {
         Self { loss, repeats, delay_max, cut: BTreeSet::new(), mended: BTreeMap::new(), chance }
     }
 
-    /// From now on everything comes through, quickly.
-    pub fn heal(&mut self) {
+    /// From `now` on everything comes through, quickly.
+    pub fn heal(&mut self, now: u64) {
         (self.loss, self.repeats, self.delay_max) = (0, 0, 2_000);
-        self.cut.clear();
+        self.mended.extend(std::mem::take(&mut self.cut).into_iter().map(|link| (link, now)));
     }
 
     /// What becomes of the next message from one node to another.

@@ -91,7 +91,7 @@ impl World {
     /// No fault any more: disks, clocks and links work, and everybody runs.
     fn heal(&mut self) {
         self.healed = true;
-        self.net.heal();
+        self.net.heal(self.now);
         self.story.tell(self.now, format_args!("everything is healed"));
         for node in 0..self.nodes.len() {
             self.nodes[node].failing = None;
