@@ -75,7 +75,7 @@ fn a_busy_service_does_not_starve_what_others_wrote() {
     assert_eq!(node.text("SELECT a AS v FROM t WHERE id = 'x'").as_deref(), Some("remote"));
 }
 
-fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
+pub(super) fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presence {
     Presence {
         ready: true,
         complete: true,

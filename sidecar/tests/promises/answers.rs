@@ -1,0 +1,62 @@
+//! What a node waits to hear before it speaks.
+
+use std::time::Duration;
+
+use rowcast::members::Presence;
+use rowcast::replica::{Input, Output};
+use rowcast::wire::{self, Message};
+
+use super::order::presence;
+use super::{Node, node_id, toml};
+
+const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+
+fn hear(node: &mut Node, said: Presence) {
+    let at = node.at();
+    node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
+}
+
+/// Moves the time in steps, and works. Answers whether the node published an event meanwhile.
+fn publishes(node: &mut Node, millis: u64) -> bool {
+    let mut published = false;
+    for _ in 0..millis / 50 {
+        node.tick(Duration::from_millis(50));
+        node.wake();
+        while node.work() != rowcast::replica::Worked::Idle {}
+        published |= node.replica().take_outputs().iter().any(|output| matches!(output, Output::Feed(_)));
+    }
+    published
+}
+
+/// Where many nodes are they answer at a pace: one of them can know of events under this node's id, from before its database
+/// was restored, and says so half an interval after the first.
+#[test]
+fn an_id_is_confirmed_when_all_who_answer_at_a_pace_can_have_answered() {
+    let others = 100..150_u128;
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    for other in others.clone() {
+        let said = presence(&node, other, &[]);
+        hear(&mut node, said);
+    }
+    node.run();
+    node.start(false);
+    node.sql("INSERT INTO t VALUES ('x', '1')");
+    let said = presence(&node, 100, &[]);
+    hear(&mut node, said);
+    assert!(!publishes(&mut node, 600), "the others answer within half an interval, which is 500 ms");
+    assert!(publishes(&mut node, 1_000), "nobody knows better");
+}
+
+/// I9: it was told that somebody has everything, who is silent now.
+#[test]
+fn an_empty_node_that_may_be_the_first_is_not_where_somebody_complete_was_heard() {
+    let mut node = Node::new(&toml(&["t"]), TABLE);
+    node.start(true);
+    let said = Presence { ready: false, ..presence(&node, 7, &[(7, 3)]) };
+    hear(&mut node, said);
+    for _ in 0..10 {
+        node.run();
+    }
+    assert!(!node.replica().is_ready(), "node 7 has data");
+    assert_eq!(node.replica().store().durable().vector.of(node_id(7)), 0);
+}
