@@ -95,7 +95,7 @@ fn events_that_wait_for_the_clock_count_in_what_supersedes_them() {
         let mut applier = Applier::new(tx, ahead(20));
         for ((record, data), number) in next.into_iter().zip(4..) {
             let event = event(&old, record, Some(data), ahead(10));
-            applier.group(author, &piece(number, number, vec![event]), &[old.clone()])?;
+            applier.group(author, &piece(number, number, vec![event]), std::slice::from_ref(&old))?;
         }
         applier.finish()
     });
