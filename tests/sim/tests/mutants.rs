@@ -1,0 +1,18 @@
+//! The seeded mistakes of `mutants.toml`, which `mutants.py` makes one by one: each still has a place where it can be made.
+
+use std::path::Path;
+
+#[test]
+fn every_mutant_has_its_text_in_its_file_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the project lies two folders up");
+    let text = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let listed: toml::Table = text("tests/sim/mutants.toml").parse().expect("mutants.toml is TOML");
+    let mutants = listed["mutants"].as_array().expect("a list of mutants");
+    assert!(20 <= mutants.len(), "{} mutants", mutants.len());
+    for mutant in mutants {
+        let word = |key: &str| mutant[key].as_str().unwrap_or_else(|| panic!("{key} of {mutant}"));
+        let found = text(word("file")).matches(word("find")).count();
+        assert_eq!(found, 1, "{}: its text in {}", word("name"), word("file"));
+        assert_ne!(word("find"), word("replace"), "{}", word("name"));
+    }
+}
