@@ -212,7 +212,10 @@ impl Judge {
                 self.holders.entry((origin, sequence)).or_default().push(node);
                 let first = stored.entry((origin, sequence)).or_insert_with(|| known.clone());
                 if *first != known && self.forked.insert(origin) {
-                    self.wrong.push(format!("{origin:?}:{sequence} is stored as {first:?} and as {known:?}"));
+                    let held = self.holders[&(origin, sequence)][0];
+                    self.wrong.push(format!(
+                        "{origin:?}:{sequence} is stored on node {held} as {first:?}, and on node {node} as {known:?}"
+                    ));
                 }
             }
         }
