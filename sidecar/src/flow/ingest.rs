@@ -6,8 +6,10 @@
 //!
 //! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
 
+use rowcast_schema::journal::Op;
+
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, OpenGroup, ParkReason, Place, Tx, Why};
+use crate::edge::store::{Error, JournalRow, OpenGroup, ParkReason, Place, Tx, Why};
 use crate::event::{self, Event, EventId, Piece, Version};
 use crate::flow::capture::{self, Change};
 use crate::limits;
@@ -31,13 +33,19 @@ pub struct Ingested {
 /// # Errors
 /// When the database fails.
 pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Ingested, Error> {
-    let Some(open) = open_group(tx, rows_max)? else {
-        let more = tx.journal_extent()?.is_some();
-        return Ok(Ingested { more, ..Default::default() });
+    let (open, rows, emptied) = match short(tx, rows_max)? {
+        Short::Empty => return Ok(Ingested::default()),
+        Short::Whole(open, rows) => (open, rows, true),
+        Short::No => {
+            let Some(open) = open_group(tx, rows_max)? else {
+                let more = tx.journal_extent()?.is_some();
+                return Ok(Ingested { more, ..Default::default() });
+            };
+            // By count, not by number: SQLite gives a number out again when the journal was empty in between.
+            let left = usize::try_from(open.last + 1 - open.next).unwrap_or(usize::MAX);
+            (open, tx.journal_rows(open.until, rows_max.min(left))?, false)
+        }
     };
-    // By count, not by number: SQLite gives a number out again when the journal was empty in between.
-    let left = usize::try_from(open.last + 1 - open.next).unwrap_or(usize::MAX);
-    let rows = tx.journal_rows(open.until, rows_max.min(left))?;
     let mut writer = Writer::begin(tx, open.next, open.last)?;
     let mut last_row = None;
     for row in &rows {
@@ -52,7 +60,7 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
     }
     let next = open.next + events.len() as Sequence;
     let ended = rows.is_empty() || open.last < next;
-    finish(tx, Progress { open, next, ended, last_timestamp }, events)
+    finish(tx, Progress { open, next, ended, last_timestamp, emptied }, events)
 }
 
 struct Progress {
@@ -60,11 +68,13 @@ struct Progress {
     next: Sequence,
     ended: bool,
     last_timestamp: Timestamp,
+    /// Nothing is in the journal any more.
+    emptied: bool,
 }
 
 /// Moves the head when the group is whole, and remembers the group when it is not.
 fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ingested, Error> {
-    let Progress { open, next, ended, last_timestamp } = progress;
+    let Progress { open, next, ended, last_timestamp, emptied } = progress;
     let node = tx.durable.node;
     tx.durable.next = next;
     let count = events.len();
@@ -77,7 +87,8 @@ fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ing
     let last = next - 1;
     assert_eq!(last, open.last, "bug: a group has another length than it was numbered for");
     tx.set_position(node, last, last_timestamp)?;
-    let mut ingested = Ingested { more: tx.journal_extent()?.is_some(), events: count, ..Default::default() };
+    let mut ingested =
+        Ingested { more: !emptied && tx.journal_extent()?.is_some(), events: count, ..Default::default() };
     if count as Sequence == last + 1 - open.first {
         let context = tx.durable.context.clone();
         ingested.groups.push(Piece { first: open.first, group_last: last, context, events });
@@ -85,6 +96,34 @@ fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ing
         ingested.stored = Some((open.first, last));
     }
     Ok(ingested)
+}
+
+/// What is to be known of a journal by one look at it: each further one would be made while the service waits for the lock.
+enum Short {
+    /// There is nothing in it.
+    Empty,
+    /// All of it is one group, which takes no look at the tables.
+    Whole(OpenGroup, Vec<JournalRow>),
+    /// It is long, or has begun to be ingested, or has suspects, or rows that cannot be read any more.
+    No,
+}
+
+fn short(tx: &mut Tx<'_>, rows_max: usize) -> Result<Short, Error> {
+    if tx.durable.open_group.is_some() {
+        return Ok(Short::No);
+    }
+    let Some(rows) = tx.journal_whole(rows_max)? else { return Ok(Short::No) };
+    let Some(last) = rows.last() else { return Ok(Short::Empty) };
+    let mut readable = None;
+    for row in &rows {
+        let known = readable == Some(row.layout.id);
+        if row.op == Op::Suspect || !(known || capture::journal::is_readable(tx, &row.layout)) {
+            return Ok(Short::No);
+        }
+        readable = Some(row.layout.id);
+    }
+    let (until, first) = (last.n, tx.durable.next);
+    Ok(Short::Whole(OpenGroup { until, first, last: first + rows.len() as Sequence - 1, next: first }, rows))
 }
 
 /// The group to go on with, or a new one; none when there is nothing to ingest, or suspects are still to be looked at.
@@ -123,7 +162,7 @@ pub fn changes(tx: &mut Tx<'_>, changes: Vec<Change>, now: Timestamp) -> Result<
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp }, events)
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied: false }, events)
 }
 
 /// Ingests what a migration did, as one group, with the timestamps that are given: right behind what it was made from.
@@ -145,7 +184,7 @@ pub fn carried(tx: &mut Tx<'_>, changes: Vec<(Change, Timestamp)>) -> Result<Ing
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp }, events)
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied: false }, events)
 }
 
 /// Stores changes as events, one number after the other.

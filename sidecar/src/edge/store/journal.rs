@@ -31,6 +31,17 @@ pub struct JournalRow {
     pub cells: Vec<Value>,
 }
 
+impl JournalRow {
+    /// What its cells take, roughly.
+    fn bytes(&self) -> usize {
+        let bytes = |cell: &Value| match cell {
+            Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 8,
+        };
+        self.cells.iter().map(bytes).sum()
+    }
+}
+
 /// A group that is ingested in several transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenGroup {
@@ -68,6 +79,13 @@ impl Tx<'_> {
         self.rows("SELECT * FROM _rowcast_journal WHERE n <= ?1 ORDER BY n LIMIT ?2", until, limit)
     }
 
+    /// All of a short journal, in order; none where there are `limit` rows or more, or they are large.
+    pub fn journal_whole(&mut self, limit: usize) -> Result<Option<Vec<JournalRow>>, Error> {
+        let rows = self.journal_rows(i64::MAX, limit)?;
+        let bytes: usize = rows.iter().map(JournalRow::bytes).sum();
+        Ok((rows.len() < limit && bytes < limits::INGEST_BYTES_MAX).then_some(rows))
+    }
+
     /// The first suspects up to and with `until`.
     pub fn journal_suspects(&mut self, until: i64, limit: usize) -> Result<Vec<JournalRow>, Error> {
         self.rows("SELECT * FROM _rowcast_journal WHERE n <= ?1 AND op = 4 ORDER BY n LIMIT ?2", until, limit)
@@ -99,13 +117,11 @@ impl Tx<'_> {
                 Op::Create | Op::Update => layout.columns.len(),
                 Op::Delete | Op::Suspect => layout.key.len(),
             };
-            let mut cells = Vec::with_capacity(width);
-            for at in 0..width {
-                let cell = row.get_ref(5 + at).doing("read the journal")?;
-                bytes += cell.as_bytes().map_or(8, <[u8]>::len);
-                cells.push(cell::read(cell));
-            }
-            found.push(JournalRow { n, layout, op, changed, at: Timestamp::from_millis(at), cells });
+            let cells = (0..width).map(|at| row.get_ref(5 + at).map(cell::read)).collect::<rusqlite::Result<_>>();
+            let cells = cells.doing("read the journal")?;
+            let row = JournalRow { n, layout, op, changed, at: Timestamp::from_millis(at), cells };
+            bytes += row.bytes();
+            found.push(row);
         }
         Ok(found)
     }

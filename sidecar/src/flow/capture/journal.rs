@@ -1,6 +1,7 @@
 //! Reads changes from the journal.
 
 use rowcast_schema::journal::Op;
+use rowcast_schema::layout::Layout;
 use rowcast_schema::record::{self, Collation, KeyColumn};
 use rowcast_schema::value::Value;
 
@@ -33,6 +34,12 @@ pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool
     Ok(!some || tx.journal_suspects(until, 1)?.is_empty())
 }
 
+/// Whether events can be made of rows of that layout.
+pub fn is_readable(tx: &Tx<'_>, layout: &Layout) -> bool {
+    let table = tx.tables().get(&layout.table);
+    table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(layout))
+}
+
 /// Drops rows that no event can be made of: their table is no longer replicated, or its primary key is another one now.
 /// What the latter meant is found by the reconciliation that follows every change of a schema.
 ///
@@ -40,9 +47,7 @@ pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool
 /// When the database fails.
 pub fn drop_unreadable(tx: &mut Tx<'_>) -> Result<(), Error> {
     for layout in tx.journal_layouts()? {
-        let table = tx.tables().get(&layout.table);
-        let readable = table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(&layout));
-        if !readable {
+        if !is_readable(tx, &layout) {
             let rows = tx.journal_delete_layout(layout.id)?;
             tracing::warn!(
                 table = layout.table,
