@@ -50,7 +50,7 @@ const INPUTS_AT_ONCE: usize = 64;
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
-const TIDY_PAUSE: Duration = Duration::from_millis(20);
+const TIDY_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often it is looked how much room there is on the disk.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);

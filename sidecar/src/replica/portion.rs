@@ -125,8 +125,12 @@ impl Replica {
         let ready = matches!(self.phase, Phase::Ready);
         if portion.log_frames_max() <= log.frames && 0 < log.left {
             Copying::Here
-        } else if spares && limits::WAL_FRAMES_LEFT <= log.left {
-            if ready { Copying::Here } else { Copying::Beside }
+        } else if ready && spares && limits::WAL_FRAMES_LEFT <= log.frames && 0 < log.left {
+            // Also where it was copied a moment ago, and the service wrote meanwhile: only a log that is copied to its end begins
+            // anew. One that does not has the service copy, and wait for the disk, with each of its commits.
+            Copying::Here
+        } else if !ready && spares && limits::WAL_FRAMES_LEFT <= log.left {
+            Copying::Beside
         } else if !ready && limits::WAL_FRAMES_LATE.min(portion.log_frames_max() / 2) <= log.left {
             Copying::Beside
         } else {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use rowcast::edge::store::Log;
 use rowcast::limits;
-use rowcast::replica::Portion;
+use rowcast::replica::{Copying, Portion};
 
 use super::Node;
 use super::cluster::Cluster;
@@ -65,4 +66,19 @@ fn a_node_that_is_ready_or_whose_service_writes_takes_no_more_than_usual() {
     node.sql("INSERT INTO t VALUES ('a')");
     node.tick(Duration::from_millis(100));
     assert_eq!(portion(&mut node), Portion::Usual, "its service writes");
+}
+
+/// From 1,000 frames on SQLite has the service copy the log in each of its own commits, and wait for the disk, until a copy comes to
+/// its end: what the service wrote during the last one is copied before that.
+#[test]
+fn a_log_that_was_written_to_while_it_was_copied_is_copied_again_before_the_service_has_to() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
+    let at = node.at();
+    let mut copying = |frames, left| node.replica().copying(Log { frames, left }, true, at);
+    let enough = limits::WAL_FRAMES_LEFT;
+    assert!(enough < 1_000);
+    assert!(matches!(copying(enough - 1, enough - 1), Copying::Not), "a short log is not worth the wait for the disk");
+    assert!(matches!(copying(enough, enough), Copying::Here));
+    assert!(matches!(copying(enough + 5, 5), Copying::Here), "it does not begin anew, and grows");
+    assert!(matches!(copying(enough + 5, 0), Copying::Not), "it begins anew with the next write");
 }
