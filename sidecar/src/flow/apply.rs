@@ -99,14 +99,16 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.tx.move_position(origin, group.last(), greatest)
     }
 
-    /// Applies one event that another node gave as part of a snapshot. The position does not move.
+    /// Applies one event that another node gave as part of a snapshot. The position does not move; that the clock did is on the disk
+    /// with the row: a crash in the middle of a load, and a machine's clock that is set back then, must not have the service
+    /// write behind what it sees.
     ///
     /// # Errors
     /// When the database fails.
     pub fn snapshot_event(&mut self, id: EventId, group_last: Sequence, event: &Event) -> Result<(), Error> {
         self.arrived(id, group_last, event, None)?;
-        self.tx.durable.clock.merge(self.trusted(event.timestamp));
-        Ok(())
+        let own = self.tx.durable.node;
+        self.tx.move_position(own, self.tx.durable.vector.of(own), self.trusted(event.timestamp))
     }
 
     /// Ends: parked events whose turn may have come are tried again, a bounded number of them.

@@ -2,7 +2,7 @@
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
-use rowcast::edge::store::ParkReason;
+use rowcast::edge::store::{ParkReason, SnapshotPage, SnapshotRow};
 use rowcast::flow::apply::Applier;
 use rowcast::flow::ingest;
 use rowcast::members::Presence;
@@ -120,4 +120,36 @@ fn a_row_that_sqlite_cannot_compute_does_not_stop_the_others() {
     node.feed(node_id(8), vec![piece(1, 1, vec![good])], vec![shape.clone()]);
     node.run();
     assert_eq!(node.text("SELECT id AS v FROM t").as_deref(), Some("y"));
+}
+
+/// I5: the sidecar dies in the middle of a load, with rows in the table by then, and the machine's clock is set back.
+#[test]
+fn what_a_load_has_brought_is_older_than_what_is_written_next_also_after_a_crash_in_it() {
+    let mut node = Node::new(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let now = clock::now();
+    let brought = event(&shape, "x", Some(r#"{"id":"x","a":"1"}"#), now);
+    let row = SnapshotRow { origin: node_id(9), sequence: 1, group_last: 1, processed: true, event: brought };
+    let page = SnapshotPage {
+        vector: [(node_id(9), 1)].into_iter().collect(),
+        rows: vec![row],
+        layouts: layouts(&[&shape]).to_vec(),
+        contexts: vec![],
+        next: Some("x".into()),
+        total: 2,
+    };
+    let mut store = node.store();
+    let done = store.write(|tx| {
+        let mut applier = Applier::new(tx, now);
+        applier.snapshot_page(&page)?;
+        applier.finish()
+    });
+    done.unwrap();
+    drop(store);
+    assert_eq!(node.text("SELECT a AS v FROM t").as_deref(), Some("1"));
+    let mut store = node.store();
+    let long_ago = Timestamp::from_millis(now.millis() - 1_000_000);
+    let stamped = store.write(|tx| Ok(tx.durable.clock.stamp(long_ago, long_ago))).unwrap();
+    assert!(now < stamped, "{now} was seen, and {stamped} is written");
+    assert_eq!(store.durable().vector.of(node_id(9)), 0, "the position does not move");
 }
