@@ -76,6 +76,12 @@ impl Phase {
             }
             Self::CatchingUp { target } => {
                 let lacks: u64 = applied.lacks(target).map(|(origin, to)| to - applied.of(origin)).sum();
+                if lacks == 0 {
+                    let text = "what is heard of is here; that it is all is confirmed with a node that has everything";
+                    let hint = "if it stays so, start a node that was READY before; if there is none any more, start this one once \
+                                with --first";
+                    return Some(Reason::new(Code::Behind, text).with_hint(hint));
+                }
                 Some(Reason::new(Code::Behind, format!("{lacks} events that the others have are still to come")))
             }
             Self::Ready => None,

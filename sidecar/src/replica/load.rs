@@ -303,10 +303,10 @@ impl Replica {
     }
 
     /// Whether everything is here that was to be reached. A node that never had everything does not take itself for
-    /// complete because nobody is left to ask.
+    /// complete because nobody is left to ask who had.
     fn has_reached(&self, target: &Vector, at: Moment) -> bool {
         let durable = self.store.durable();
-        let alone = self.members.live(at.uptime).next().is_none();
+        let alone = !self.members.live(at.uptime).any(|member| member.presence.complete);
         durable.vector.covers(target) && (durable.complete || !alone)
     }
 

@@ -7,7 +7,7 @@ use rowcast::replica::{Input, Output};
 use rowcast::wire::{self, Message};
 
 use super::order::presence;
-use super::{Node, node_id, toml};
+use super::{Node, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 
@@ -47,7 +47,7 @@ fn an_id_is_confirmed_when_all_who_answer_at_a_pace_can_have_answered() {
     assert!(publishes(&mut node, 1_000), "nobody knows better");
 }
 
-/// I9: it was told that somebody has everything, who is silent now.
+/// I7: it was told that somebody has everything, who is silent now.
 #[test]
 fn an_empty_node_that_may_be_the_first_is_not_where_somebody_complete_was_heard() {
     let mut node = Node::new(&toml(&["t"]), TABLE);
@@ -58,5 +58,22 @@ fn an_empty_node_that_may_be_the_first_is_not_where_somebody_complete_was_heard(
         node.run();
     }
     assert!(!node.replica().is_ready(), "node 7 has data");
-    assert_eq!(node.replica().store().durable().vector.of(node_id(7)), 0);
+}
+
+/// I7: it loaded everything, and fell before it had made sure; whoever it hears then has no more than itself.
+#[test]
+fn a_node_that_was_never_complete_does_not_take_itself_for_that_by_the_word_of_one_that_is_not() {
+    let mut node = Node::new(&toml(&["t"]), TABLE);
+    let mut store = node.store();
+    store.write(|tx| tx.set_loaded()).unwrap();
+    drop(store);
+    node.start(false);
+    for complete in [false, true] {
+        for _ in 0..5 {
+            let said = Presence { ready: false, complete, ..presence(&node, 7, &[]) };
+            hear(&mut node, said);
+            node.run();
+        }
+        assert_eq!(node.replica().is_ready(), complete);
+    }
 }
