@@ -165,8 +165,8 @@ pub const WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 /// service is quiet.
 pub const WAL_FRAMES_LATE: i64 = 6_000;
 
-/// The same while the service writes, or when there is nothing else to do; while the node is READY, frames in the log: before
-/// the 1,000 from which on SQLite has the service do it in its own commit.
+/// Frames that are not in the database yet from which on they are copied while the service writes, or when there is nothing else to
+/// do: before the 1,000 in the log from which on SQLite has the service do it in its own commit.
 pub const WAL_FRAMES_LEFT: i64 = 600;
 
 /// Rows that the reconciliation compares in one short transaction.

@@ -217,10 +217,7 @@ impl<'t, 'a> Applier<'t, 'a> {
                 self.tx.set_processed(table, id, true)?;
                 return self.unpark(table, id);
             }
-            Err(reason) => {
-                let why = if self.left_out(event)?.is_some() { ParkReason::Size } else { ParkReason::Schema };
-                return self.park_alone(id, event, table, (why, &reason));
-            }
+            Err(reason) => return self.park_unread(id, event, table, &reason),
         };
         let mut held = held;
         if !self.sees_all(table) {
@@ -272,9 +269,11 @@ impl<'t, 'a> Applier<'t, 'a> {
         })
     }
 
-    /// Why the event's row is not in it, if it was too large to travel.
-    fn left_out(&mut self, event: &Event) -> Result<Option<String>, Error> {
-        Ok(self.tx.layout(event.layout)?.and_then(|layout| event.left_out(&layout)))
+    /// Parks an event that cannot be understood here, for the reason that [`Applier::read`] gave.
+    fn park_unread(&mut self, id: EventId, event: &Event, table: &Replicated, reason: &str) -> Result<(), Error> {
+        let is_large = self.tx.layout(event.layout)?.is_some_and(|layout| event.left_out(&layout).is_some());
+        let why = if is_large { ParkReason::Size } else { ParkReason::Schema };
+        self.park_alone(id, event, table, (why, reason))
     }
 
     /// Whether no row of the table can hold what no event knows. Else each is compared with its events, without the one that

@@ -50,7 +50,10 @@ const INPUTS_AT_ONCE: usize = 64;
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The pause between two tries to empty the write-ahead log: a reader that takes its time keeps it from being emptied.
-const TIDY_PAUSE: Duration = Duration::from_millis(5);
+const TIDY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same where the service wrote meanwhile: of a few tries in the gaps between its writes one will do.
+const TIDY_AGAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often it is looked how much room there is on the disk.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,6 +117,8 @@ struct Turner {
     room_at: Instant,
     /// When this thread copied the write-ahead log last, or tried to.
     copied_at: Instant,
+    /// How often, since there was much to copy.
+    copies: u32,
     received: Received,
     turning: Turning,
     start: Instant,
@@ -135,6 +140,7 @@ impl Turner {
             portion: None,
             room_at: start,
             copied_at: start,
+            copies: 0,
             received,
             turning,
             start,
@@ -231,15 +237,22 @@ impl Turner {
             self.replica.store().set_bounds(tidying::bounds(portion))?;
             self.portion = Some(portion);
         }
-        match self.replica.copying(self.replica.store().log()?, idle, at) {
-            Copying::Beside => self.tidier.wake(),
-            Copying::Here if self.copied_at.elapsed() >= TIDY_PAUSE => {
-                let _alone = self.tidier.pause();
-                let copied = self.replica.store().copy_log();
-                self.copied_at = Instant::now();
-                copied?;
+        let copying = self.replica.copying(self.replica.store().log()?, self.copies, idle, at);
+        let pause = match copying {
+            Copying::Not => return Ok(()),
+            Copying::Beside => {
+                self.tidier.wake();
+                return Ok(());
             }
-            Copying::Here | Copying::Not => {}
+            Copying::Here => TIDY_PAUSE,
+            Copying::Again => TIDY_AGAIN_PAUSE,
+        };
+        if pause <= self.copied_at.elapsed() {
+            let _alone = self.tidier.pause();
+            self.copies = if matches!(copying, Copying::Again) { self.copies + 1 } else { 1 };
+            let copied = self.replica.store().copy_log();
+            self.copied_at = Instant::now();
+            copied?;
         }
         Ok(())
     }

@@ -287,7 +287,7 @@ impl Replica {
                 if !leaves && (settled || *since + self.options.presence_wait <= at.uptime) {
                     self.identity.standing = Standing::Sure;
                     self.identity.begun = true;
-                    // They have heard that it is there; how far it has numbered is said at the pace of an answer.
+                    // How far it has numbered is said at the pace of an answer.
                     self.answer_wanted = true;
                     self.dirty = true;
                 }

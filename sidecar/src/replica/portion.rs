@@ -62,9 +62,14 @@ pub enum Copying {
     Not,
     /// The node's own thread, before anything else.
     Here,
+    /// The same, soon after a copy that was written into and did not come to the end of the log.
+    Again,
     /// A thread of its own, while the node goes on.
     Beside,
 }
+
+/// Copies one after the other of a log that is written into meanwhile, until it has grown by as much again.
+const COPIES_MAX: u32 = 4;
 
 /// What is known of the room for the database.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,21 +121,23 @@ impl Replica {
     }
 
     /// Whether a log of this length is to be copied into the database now, and by whom. `idle`: there is nothing else to do.
+    /// `tried`: how often this node's own thread copied it since it had as many frames to copy as are worth that.
     ///
-    /// A node that is READY copies at a moment when that costs the service nothing: its own next commit would have to do it
-    /// else. One that is not has it done beside the work, later when nobody writes but itself.
-    pub fn copying(&self, log: Log, idle: bool, at: Moment) -> Copying {
+    /// A node that is READY copies between two writes of the service, whose next commit would have to do it else. One that
+    /// is not has it done beside the work, later when nobody writes but itself.
+    pub fn copying(&self, log: Log, tried: u32, idle: bool, at: Moment) -> Copying {
         let portion = self.portion(at);
         let spares = idle || self.spares_service(at);
         let ready = matches!(self.phase, Phase::Ready);
         if portion.log_frames_max() <= log.frames && 0 < log.left {
             Copying::Here
-        } else if ready && spares && limits::WAL_FRAMES_LEFT <= log.frames && 0 < log.left {
-            // Also where it was copied a moment ago, and the service wrote meanwhile: only a log that is copied to its end begins
-            // anew. One that does not has the service copy, and wait for the disk, with each of its commits.
-            Copying::Here
-        } else if !ready && spares && limits::WAL_FRAMES_LEFT <= log.left {
-            Copying::Beside
+        } else if spares && limits::WAL_FRAMES_LEFT <= log.left {
+            if ready { Copying::Here } else { Copying::Beside }
+        } else if ready && spares && limits::WAL_FRAMES_LEFT <= log.frames && 0 < log.left && tried < COPIES_MAX {
+            // It was copied a moment ago, and the service wrote meanwhile: only a log that is copied to its end begins anew. From
+            // 1,000 frames on SQLite has the service copy it, and wait for the disk, with each commit, until that is so. Where
+            // readers or a slow disk are in the way it is of no use, and each try costs, too.
+            Copying::Again
         } else if !ready && limits::WAL_FRAMES_LATE.min(portion.log_frames_max() / 2) <= log.left {
             Copying::Beside
         } else {

@@ -74,11 +74,18 @@ fn a_node_that_is_ready_or_whose_service_writes_takes_no_more_than_usual() {
 fn a_log_that_was_written_to_while_it_was_copied_is_copied_again_before_the_service_has_to() {
     let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
     let at = node.at();
-    let mut copying = |frames, left| node.replica().copying(Log { frames, left }, true, at);
+    let mut copying = |frames, left, tried| node.replica().copying(Log { frames, left }, tried, true, at);
     let enough = limits::WAL_FRAMES_LEFT;
     assert!(enough < 1_000);
-    assert!(matches!(copying(enough - 1, enough - 1), Copying::Not), "a short log is not worth the wait for the disk");
-    assert!(matches!(copying(enough, enough), Copying::Here));
-    assert!(matches!(copying(enough + 5, 5), Copying::Here), "it does not begin anew, and grows");
-    assert!(matches!(copying(enough + 5, 0), Copying::Not), "it begins anew with the next write");
+    assert!(
+        matches!(copying(enough - 1, enough - 1, 0), Copying::Not),
+        "a short log is not worth the wait for the disk"
+    );
+    assert!(matches!(copying(enough, enough, 9), Copying::Here));
+    assert!(matches!(copying(enough + 5, 5, 1), Copying::Again), "it does not begin anew, and grows");
+    assert!(matches!(copying(enough + 5, 0, 1), Copying::Not), "it begins anew with the next write");
+    assert!(
+        (1..9).any(|tried| matches!(copying(enough + 5, 5, tried), Copying::Not)),
+        "readers may be in the way for ever"
+    );
 }

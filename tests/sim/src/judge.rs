@@ -52,14 +52,17 @@ struct Alike {
 
 impl Alike {
     /// The timestamp of the one that made the row which a service had before it when it made its change of that number:
-    /// the first one at least, where several say the same for want of marks. An event that nobody had seen by then did, where
-    /// a service had written that row: it was in a journal still. Else the row came from events of another layout, and what says
-    /// the same in this one came later.
+    /// the last that was seen by then. An event that nobody had seen by then did, where a service had written that row: it was
+    /// in a journal still. Else the row came from events of another layout, and what says the same in this one came later.
     fn before(&self, number: usize, was_written: bool) -> Option<i64> {
-        let first = |by: usize| self.each.iter().filter(|(seen, _)| *seen <= by).map(|(_, timestamp)| *timestamp).min();
-        first(number).or_else(|| first(usize::MAX).filter(|_| was_written))
+        let seen = self.each.iter().filter(|(seen, _)| *seen <= number).map(|(_, timestamp)| *timestamp).max();
+        let waiting = || self.each.iter().map(|(_, timestamp)| *timestamp).min();
+        seen.or_else(|| waiting().filter(|_| was_written))
     }
 }
+
+/// A record of a table, as one node has it.
+type OfNode = (usize, &'static str, String);
 
 /// What is known of a history.
 #[derive(Debug, Default)]
@@ -77,8 +80,8 @@ pub struct Judge {
     /// Committed changes that must become events.
     promised: Vec<(usize, usize, Done)>,
     promises: usize,
-    /// Of each record, the last change that is void: it may have happened or not.
-    void: BTreeMap<(usize, &'static str, String), usize>,
+    /// Changes of a record that are void, each with its number: they may have happened or not.
+    void: BTreeMap<OfNode, Vec<(usize, Changed)>>,
     forked: BTreeSet<NodeId>,
     /// Which nodes keep an event in the end.
     holders: BTreeMap<(NodeId, Sequence), Vec<usize>>,
@@ -107,7 +110,9 @@ impl Judge {
     /// all the same stays.
     pub fn void(&mut self, node: usize, from: usize) {
         for (number, _, done) in self.promised.extract_if(.., |&mut (number, of, _)| of == node && from <= number) {
-            self.void.extend(done.changed.into_iter().map(|changed| ((node, changed.table, changed.record), number)));
+            for changed in done.changed {
+                self.void.entry((node, changed.table, changed.record.clone())).or_default().push((number, changed));
+            }
         }
     }
 
@@ -288,15 +293,15 @@ impl Judge {
         }
         for ((node, table, record), (number, changed)) in last.into_iter().filter(|(_, (_, changed))| !changed.seen) {
             // What is void may have stayed on the disk all the same, and have ended what stood there.
-            if self.void.get(&(node, table, record.to_owned())).is_some_and(|void| number < *void) {
-                continue;
-            }
-            if let Some(why) = self.lost_unseen(changed) {
+            let void = self.void.get(&(node, table, record.to_owned())).map_or(&[][..], Vec::as_slice);
+            let void: Vec<&Changed> = void.iter().filter(|(at, _)| number < *at).map(|(_, changed)| changed).collect();
+            if let Some(why) = self.lost_unseen(changed, &void) {
                 lost.push(format!("node {node}: {why}"));
                 lost.extend(self.events_of(changed.table, &changed.record));
             }
         }
-        let mut written = BTreeSet::new();
+        let void = self.void.values().flatten().map(|(_, changed)| (changed.table, &changed.record, &changed.after));
+        let mut written: BTreeSet<_> = void.collect();
         for (number, node, done) in &self.promised {
             for Changed { table, record, before, after, seen } in &done.changed {
                 let before_was_written = written.contains(&(*table, record, before));
@@ -331,8 +336,9 @@ impl Judge {
         lost
     }
 
-    /// What was written between a migration and new triggers is found by comparing: its last state. Answers what is missing.
-    fn lost_unseen(&self, changed: &Changed) -> Option<String> {
+    /// What was written between a migration and new triggers is found by comparing: its last state, but for what `void` changes
+    /// made of it. Answers what is missing.
+    fn lost_unseen(&self, changed: &Changed, void: &[&Changed]) -> Option<String> {
         // A table of which no row is left gets its rows back, and announced tables are held to their end by the fold.
         let of = TABLES.iter().find(|other| other.name == changed.table);
         let after = changed.after.as_ref().filter(|_| of.is_some_and(|of| !of.announced))?;
@@ -343,6 +349,10 @@ impl Judge {
         for (column, value) in cells(after).iter().filter(|(column, value)| before.get(*column) != Some(value)) {
             if *value == schema::default(changed.table, column) {
                 continue; // So it is where no event says anything.
+            }
+            let told = |row: &Option<String>| row.as_deref().map(cells).unwrap_or_default().get(column).cloned();
+            if void.iter().any(|void| void.after.is_none() || told(&void.before) != told(&void.after)) {
+                continue;
             }
             let other = schema::other_name(changed.table, column).unwrap_or(column);
             let says = |row: &serde_json::Map<_, _>| row.get(column) == Some(value) || row.get(other) == Some(value);

@@ -228,21 +228,17 @@ impl Tx<'_> {
         let mut statement = connection.prepare_cached(&table.events.history).doing(doing())?;
         let mut rows = statement.query((record_id, false)).doing(doing())?;
         let mut told: Vec<Option<Told>> = vec![None; columns.len()];
-        let mut is_newest = true;
         while let Some(row) = rows.next().doing(doing())? {
             let (id, event, _) = serve::event_of(row, &table.name)?;
-            let is_newest = std::mem::take(&mut is_newest);
             if id.origin == self.durable.node && own_before.is_some_and(|before| before <= id.sequence) {
                 continue;
             }
             let Some(data) = &event.data else { break };
             let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
-            let (layout, values) = match self.decode(event.layout, data) {
-                Ok(decoded) => decoded,
-                // What was never understood, and is superseded by now, adds nothing.
-                Err(Error::Damaged { .. }) if !is_newest => continue,
-                Err(error) => return Err(error),
-            };
+            if self.layout(event.layout)?.is_some_and(|layout| event.left_out(&layout).is_some()) {
+                continue; // Its row did not travel, and it is not the newest: it adds nothing.
+            }
+            let (layout, values) = self.decode(event.layout, data)?;
             for (column, told) in columns.iter().zip(&mut told) {
                 let Some(at) = layout.place(column) else { continue };
                 let told = told.get_or_insert_with(|| Told { value: values[at].clone(), version, changed: None });

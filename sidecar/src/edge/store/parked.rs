@@ -226,9 +226,9 @@ impl Tx<'_> {
 
     /// Whether the row of a record is one that was written here and is too large to become an event.
     pub fn holds_large_row(&self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
-        let own = self.durable.node;
-        let is_own = |parked: &ParkedEvent| parked.reason == ParkReason::Size && parked.id.origin == own;
-        Ok(self.parked_of(table, record_id)?.iter().any(is_own))
+        // Where a later event of the record is parked, too, the row was made from an older one since.
+        let newest = self.parked_of(table, record_id)?.into_iter().max_by_key(|parked| parked.version);
+        Ok(newest.is_some_and(|parked| parked.reason == ParkReason::Size && parked.id.origin == self.durable.node))
     }
 
     /// The due event of the greatest version.

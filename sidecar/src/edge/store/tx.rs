@@ -200,8 +200,8 @@ impl<'a> Tx<'a> {
         self.fold(None, table, shape, record_id)
     }
 
-    /// A record's content when its newest applied event is the one of that version: what is parked and older is superseded
-    /// by it, and adds its columns like any other.
+    /// A record's content when its newest applied event is the one of that version: what is parked and older than it adds
+    /// its columns like any other.
     pub fn content_as_of(
         &mut self,
         version: Version,
@@ -214,7 +214,7 @@ impl<'a> Tx<'a> {
 
     fn fold(
         &mut self,
-        superseded_by: Option<Version>,
+        newest: Option<Version>,
         table: &Replicated,
         shape: &Shape,
         record_id: &str,
@@ -222,12 +222,12 @@ impl<'a> Tx<'a> {
         let doing = || format!("read the events of `{}` {record_id}", table.name);
         let connection = self.connection;
         let mut statement = connection.prepare_cached(&table.events.history).doing_with(doing)?;
-        let mut rows = statement.query((record_id, superseded_by.is_some())).doing_with(doing)?;
+        let mut rows = statement.query((record_id, newest.is_some())).doing_with(doing)?;
         let mut content: Option<Content> = None;
         while let Some(row) = rows.next().doing_with(doing)? {
             let (id, event, _) = serve::event_of(row, &table.name)?;
             let version = Version { timestamp: event.timestamp, origin: id.origin, sequence: id.sequence };
-            if superseded_by.is_some_and(|newest| newest < version) {
+            if newest.is_some_and(|newest| newest < version) {
                 continue; // Parked for itself.
             }
             // Under another primary key the same words named another record.
@@ -240,10 +240,14 @@ impl<'a> Tx<'a> {
             };
             let (columns, values) = match self.decode(event.layout, data) {
                 Ok(decoded) => decoded,
-                // What was never understood, and is superseded by now, adds nothing.
+                // What was never understood, and is not the newest, adds nothing.
                 Err(Error::Damaged { .. }) if content.is_some() => continue,
                 Err(error) => return Err(error),
             };
+            let key: Vec<Value> = columns.key.iter().map(|&at| values[at].clone()).collect();
+            if content.is_some() && shape.record_id_of_key(&key) != event.record_id {
+                continue; // As above: it speaks of another row than its record.
+            }
             let content =
                 content.get_or_insert(Content { version, cells: Some(vec![None; shape.layout.columns.len()]) });
             let cells = content.cells.as_mut().expect("bug: a delete ends the walk");

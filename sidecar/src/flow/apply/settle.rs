@@ -61,9 +61,11 @@ impl Applier<'_, '_> {
                 self.tx.set_processed(table, id, true)?; // Only so it is part of the content.
             }
             let (event, _) = self.tx.event(table, id)?.expect("bug: the newest event is stored");
-            // It was superseded once, and what superseded it is forbidden now.
-            if let Some(reason) = self.left_out(&event)? {
-                self.park_alone(id, &event, table, (ParkReason::Size, &reason))?;
+            // It was older than another one when it was found to be of no use, and that one is forbidden or gone by now.
+            if let Err(reason) = self.read(&event, shape)?
+                && self.tx.layout(event.layout)?.is_none_or(|layout| shape.has_key_of(&layout))
+            {
+                self.park_unread(id, &event, table, &reason)?;
                 continue;
             }
             let outcome = match newest.operation {
