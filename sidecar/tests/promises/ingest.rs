@@ -96,3 +96,17 @@ fn only_a_write_of_the_service_counts_as_one() {
     assert!(store.changed_by_others().unwrap());
     assert!(!store.changed_by_others().unwrap());
 }
+
+/// A short journal, too, can hold rows of a table that is gone, or that has another key by now.
+#[test]
+fn a_few_changes_of_a_table_that_is_gone_keep_no_others_from_becoming_events() {
+    let mut node = Node::ready(
+        &toml(&["t", "u"]),
+        "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a); CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, a);",
+    );
+    node.sql("INSERT INTO u VALUES ('x', 1); INSERT INTO t VALUES ('x', 1); DROP TABLE u");
+    node.run();
+    assert_eq!(node.events("t"), 1);
+    assert_eq!(node.events("u"), 0, "no event can be made of it");
+    assert_eq!(node.text("SELECT n AS v FROM _rowcast_journal"), None);
+}

@@ -180,3 +180,50 @@ fn a_parked_event_is_tried_when_the_operator_asks() {
     assert_eq!(nodes[0].text("SELECT due AS v FROM _rowcast_parked").as_deref(), Some("0"));
     assert_ne!(nodes[0].text("SELECT tried_at AS v FROM _rowcast_parked"), before);
 }
+
+/// It was older than a good one when it came, so it was in nobody's way; then one node's new rules forbid the good one.
+#[test]
+fn poison_that_was_passed_over_is_parked_when_what_came_after_it_is_forbidden() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    let shape = layout("t", &["id", "a"]);
+    let now = clock::now();
+    let behind = |millis: i64| Timestamp::from_millis(now.millis() - millis);
+    let first = event(&shape, "x", Some(r#"{"id":"x","a":"first"}"#), behind(300));
+    let poison = event(&shape, "x", Some(r#"{"id":"x","a":"#), behind(200));
+    let good = event(&shape, "x", Some(r#"{"id":"x","a":"good"}"#), behind(100));
+    for (event, number) in [first, poison, good].into_iter().zip(1..) {
+        node.feed(node_id(9), vec![piece(number, number, vec![event])], vec![shape.clone()]);
+    }
+    node.run();
+    assert_eq!(node.replica().store().durable().parked, 0);
+    node.sql(
+        "BEGIN; CREATE TABLE new_t(id TEXT PRIMARY KEY NOT NULL, a TEXT CHECK (a <> 'good'));
+        INSERT INTO new_t SELECT * FROM t WHERE a <> 'good'; DROP TABLE t; ALTER TABLE new_t RENAME TO t; COMMIT",
+    );
+    node.run();
+    assert!(node.replica().is_ready());
+    assert_eq!(node.text("SELECT id || a AS v FROM t").as_deref(), Some("xfirst"));
+    let parked = "SELECT reason AS v FROM _rowcast_parked ORDER BY reason";
+    assert_eq!(node.text(parked).as_deref(), Some("constraint,schema"));
+}
+
+/// Its JSON reads, and its row is another one than its record's.
+#[test]
+fn poison_that_speaks_of_another_row_adds_no_column_whatever_came_first() {
+    let (new, old) = (layout("t", &["id", "a", "w"]), layout("t", &["id", "a"]));
+    let now = clock::now();
+    let earlier = Timestamp::from_millis(now.millis() - 100);
+    let poison = event(&new, "x", Some(r#"{"id":"y","a":"1","w":"told"}"#), earlier);
+    let good = event(&old, "x", Some(r#"{"id":"x","a":"2"}"#), now);
+    for poison_first in [true, false] {
+        let mut node =
+            Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, w TEXT DEFAULT 'none');");
+        for is_poison in [poison_first, !poison_first] {
+            let (by, event, layout) = if is_poison { (8, &poison, &new) } else { (9, &good, &old) };
+            node.feed(node_id(by), vec![piece(1, 1, vec![event.clone()])], vec![layout.clone()]);
+            node.run();
+        }
+        assert_eq!(node.text("SELECT id || a || w AS v FROM t").as_deref(), Some("x2none"), "{poison_first}");
+        assert_eq!(node.replica().store().durable().parked, 0);
+    }
+}
