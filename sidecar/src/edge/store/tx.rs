@@ -244,8 +244,8 @@ impl<'a> Tx<'a> {
                 Err(Error::Damaged { .. }) if content.is_some() => continue,
                 Err(error) => return Err(error),
             };
-            let key: Vec<Value> = columns.key.iter().map(|&at| values[at].clone()).collect();
-            if content.is_some() && shape.record_id_of_key(&key) != event.record_id {
+            let key = || -> Vec<Value> { columns.key.iter().map(|&at| values[at].clone()).collect() };
+            if content.is_some() && shape.record_id_of_key(&key()) != event.record_id {
                 continue; // As above: it speaks of another row than its record.
             }
             let content =
