@@ -52,11 +52,11 @@ def copy() -> None:
 def build() -> Path | None:
     """Builds the simulation of the copy. None when it does not build: its words are on standard error."""
     environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="-Awarnings")
-    command = ["cargo", "build", "--quiet", "--locked", "--package", "rowcast-sim"]
+    command = ["cargo", "build", "--quiet", "--locked", "--profile", "sim", "--package", "rowcast-sim"]
     if subprocess.run(command, cwd=COPY, env=environment).returncode != 0:
         return None
     program = COPY / "rowcast-sim"
-    shutil.copyfile(TARGET / "debug" / "rowcast-sim", program)
+    shutil.copyfile(TARGET / "sim" / "rowcast-sim", program)
     program.chmod(0o755)
     return program
 
