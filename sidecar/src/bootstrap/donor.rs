@@ -1,6 +1,6 @@
 //! Answers other nodes: events, records, definitions. Only reads, each time in one short read transaction.
 
-use crate::edge::store::{Error, Reader};
+use crate::edge::store::{Answer, Error, Reader};
 use crate::flow::fetch::Request;
 use crate::limits;
 use crate::wire::Message;
@@ -16,6 +16,12 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
                 return Ok(Message::Refused("a range of events begins at 1 and does not end before it begins".into()));
             }
             Message::Fetched(reader.fetch(*origin, (*first, *last), *bytes)?)
+        }
+        Request::Fingerprints { origin, first, last } => {
+            if *first == 0 || last.checked_sub(*first).is_none_or(|more| limits::FINGERPRINTS_MAX <= more) {
+                return Ok(Message::Refused("a range of numbers begins at 1 and has 1,024 of them at most".into()));
+            }
+            Message::Fetched(Answer::Stored(reader.fingerprints(*origin, (*first, *last))?))
         }
         Request::Snapshot { table, after, bytes } => match reader.snapshot(table, after.as_deref(), *bytes)? {
             Some(page) => Message::Snapshot(page),

@@ -22,6 +22,7 @@ mod digest;
 mod drift;
 mod dropping;
 mod error;
+mod fingerprints;
 mod guard;
 mod identity;
 mod install;
@@ -112,6 +113,8 @@ pub struct Durable {
     pub renewal: Option<Renewal>,
     /// Whether any of them is to be tried at once.
     pub due: bool,
+    /// The ids that this database had before, the newest last: numbers of theirs may have been given out twice.
+    pub former: Vec<NodeId>,
 }
 
 /// The database, its declaration, and the one connection that writes.

@@ -90,6 +90,15 @@ pub enum Request {
         /// Which copy.
         copy: Uuid,
     },
+    /// What tells events of one origin from others of their numbers, as far as they are stored there.
+    Fingerprints {
+        /// Whose.
+        origin: NodeId,
+        /// From here.
+        first: Sequence,
+        /// To here: [`limits::FINGERPRINTS_MAX`] numbers at most.
+        last: Sequence,
+    },
 }
 
 impl Request {
@@ -105,6 +114,7 @@ impl Request {
             Self::Whole { .. } => "whole",
             Self::Chunk { .. } => "chunk",
             Self::Ended { .. } => "ended",
+            Self::Fingerprints { .. } => "fingerprints",
         }
     }
 }

@@ -145,6 +145,7 @@ impl Replica {
     }
 
     fn begin_loading_again(&mut self, leaves: Option<NodeId>, at: Moment) -> Result<(), Failure> {
+        self.identity.forget_audits();
         let heads = self.members.heads(at.uptime);
         let left: BTreeSet<NodeId> = self.retention.left.iter().copied().chain(leaves).collect();
         self.store.write(|tx| {

@@ -7,8 +7,10 @@
 //! once, finds the number from which on its own events are not what the others have, and goes on under a new id from there
 //! ([`Replica::renew`]). It needs no restart, and the service sees nothing of it.
 //!
-//! `search` finds that number. `forks` is what the other nodes do about numbers that were given out twice.
+//! `search` finds that number. `forks` is what the other nodes do about numbers that were given out twice, and `audit` what
+//! the node itself does afterwards.
 
+mod audit;
 mod forks;
 mod search;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::audit::Audited;
 use self::forks::Fork;
 use self::search::Search;
 use super::{Failure, Moment, Output, Replica, Worked};
@@ -61,6 +64,8 @@ pub(super) struct Identity {
     yields: Option<(NodeId, Sequence, Fingerprint)>,
     /// What it gave way to: nothing else is taken under that number.
     settled: BTreeMap<NodeId, (Sequence, Fingerprint)>,
+    /// With whom the events of ids that are in doubt were compared.
+    audited: Audited,
 }
 
 #[derive(Debug)]
@@ -70,7 +75,7 @@ enum Standing {
     /// The id is this node's.
     Sure,
     /// It is not: where its events part from the others' is being found.
-    Searching(Search),
+    Searching(Box<Search>),
     /// It is not, and the events from here on go along.
     Found(Sequence),
 }
@@ -100,6 +105,7 @@ impl Identity {
             dispute_not_before: Duration::ZERO,
             yields: None,
             settled: BTreeMap::new(),
+            audited: Audited::default(),
         }
     }
 
@@ -211,6 +217,7 @@ impl Replica {
             self.dispute(origin, [sequence], presence.node, at);
         }
         for &(origin, sequence, kept) in &presence.forked {
+            self.identity.audited.suspect(origin);
             let id = EventId { origin, sequence };
             let here = sequence <= self.store.durable().vector.of(origin);
             let differs = here && self.fingerprint(id).is_some_and(|stored| stored != kept);
@@ -264,7 +271,7 @@ impl Replica {
         );
         self.silence();
         let until = at.uptime + self.options.presence_interval + self.answers_wait();
-        self.identity.standing = Standing::Searching(Search::of(self.node(), why, until));
+        self.identity.standing = Standing::Searching(Box::new(Search::of(self.node(), why, until)));
     }
 
     /// What was not sent yet is not sent any more.

@@ -117,7 +117,7 @@ impl Replica {
                 tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
             }
         }
-        self.follow_lowered(&lowered, at);
+        self.follow_lowered(node, &lowered, at);
     }
 
     pub(super) fn raise_alarm(&mut self, text: &str, at: Moment) {
@@ -239,7 +239,6 @@ impl Replica {
     fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> bool {
         let page = match wire::decode(frame) {
             Ok(Message::Fetched(Answer::Events(page))) => page,
-            Ok(Message::Fetched(Answer::NotHere)) => return false,
             Ok(Message::Refused(reason)) => {
                 tracing::warn!(%origin, reason, "another node refused to hand over events");
                 return false;

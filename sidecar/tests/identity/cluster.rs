@@ -51,13 +51,19 @@ impl Cluster {
         let mut cluster =
             Self { folder: TempDir::new().unwrap(), nodes: Vec::new(), now: Duration::from_secs(1), sessions: 0 };
         for at in 0..count {
-            let node = cluster.add(&format!("n{at}"));
-            cluster.create(node);
-            cluster.boot(node, at == 0);
-            cluster.run(6);
+            cluster.join(&format!("n{at}"), at == 0);
         }
         cluster.assert_ready();
         cluster
+    }
+
+    /// One more node, with empty tables, that loads, or is the first.
+    pub(crate) fn join(&mut self, name: &str, first: bool) -> usize {
+        let node = self.add(name);
+        self.create(node);
+        self.boot(node, first);
+        self.run(6);
+        node
     }
 
     /// A node with an empty folder.

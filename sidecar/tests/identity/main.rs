@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the test plays the service, which opens its own database")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod audits;
 mod clocks;
 mod cluster;
 mod random;

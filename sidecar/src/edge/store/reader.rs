@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::error::{Doing as _, DoingFile as _, Error};
 use super::layouts::KnownLayout;
 use super::serve::{self, Answer, Definitions, SnapshotPage};
-use super::{catalogue, identity, open, renewal};
+use super::{catalogue, fingerprints, identity, open};
 use crate::event::EventId;
 use crate::position::{NodeId, Sequence};
 
@@ -25,7 +25,7 @@ pub struct Reader {
     pub(super) tables: Vec<String>,
     pub(super) declaration: Declaration,
     pub(super) known: RefCell<super::digest::Known>,
-    event_tables: serve::EventTables,
+    pub(super) event_tables: serve::EventTables,
     wal: File,
     wal_path: PathBuf,
 }
@@ -77,7 +77,7 @@ impl Reader {
             let tables = self.event_tables.of(&self.connection)?;
             let mut page = serve::events(&self.connection, &tables, origin, (first, last.min(position)), bytes)?;
             let before = EventId { origin, sequence: first - 1 };
-            page.before = renewal::fingerprint(&self.connection, self.tables.iter().map(String::as_str), before)?;
+            page.before = fingerprints::fingerprint(&self.connection, self.tables.iter().map(String::as_str), before)?;
             Ok(if page.pieces.is_empty() { Answer::NotHere } else { Answer::Events(page) })
         })?;
         self.harden()?;

@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Doing as _, Error};
 use super::journal::OpenGroup;
+use super::serve;
 use super::state;
 use super::tx::{Tx, signed, unsigned};
-use super::{Store, serve};
 use crate::clock::Timestamp;
-use crate::event::{EventId, Fingerprint};
+use crate::event::EventId;
 use crate::position::{NodeId, Sequence, Vector};
 
 /// Events that go on under this node's id and are not all moved yet. Stored until they are.
@@ -89,6 +89,7 @@ impl Tx<'_> {
         context.raise(old, first - 1);
         let node = state::begin_identity(self.connection)?;
         self.durable.node = node;
+        self.durable.former = state::former_ids(self.connection)?;
         self.durable.context = Vector::default();
         self.set_position(old, first - 1, Timestamp::default())?;
         self.set_position(node, 0, self.durable.clock.last())?;
@@ -332,37 +333,6 @@ impl Tx<'_> {
         }
         Ok(())
     }
-}
-
-impl Store {
-    /// The fingerprint of an event that is stored here; none when it is not: superseded ones may be gone.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn fingerprint(&self, id: EventId) -> Result<Option<Fingerprint>, Error> {
-        fingerprint(&self.connection, self.tables.iter().map(|table| table.name.as_str()), id)
-    }
-}
-
-/// The fingerprint of an event of one of the `tables`, or of one that is not declared.
-pub(super) fn fingerprint<'t>(
-    connection: &Connection,
-    tables: impl Iterator<Item = &'t str>,
-    id: EventId,
-) -> Result<Option<Fingerprint>, Error> {
-    let text = id.to_string();
-    let read = |table: &str, sql: &str| -> Result<Option<Fingerprint>, Error> {
-        let mut statement = connection.prepare_cached(sql).doing(READING)?;
-        let mut rows = statement.query([&text]).doing(READING)?;
-        let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
-        serve::event_of(row, table).map(|(_, event, _)| Some(event.fingerprint()))
-    };
-    for table in tables {
-        if let Some(found) = read(table, &serve::event_by_id(&quoted(&event_table::name(table))))? {
-            return Ok(Some(found));
-        }
-    }
-    read("", &serve::event_by_id(serve::STRAYS))
 }
 
 const READING: &str = "read the events of a node id";

@@ -127,7 +127,7 @@ impl Replicated {
 }
 
 /// The columns of an event, in the order in which they are read.
-const EVENT: &str =
+pub(super) const EVENT: &str =
     "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
 
 impl EventSql {

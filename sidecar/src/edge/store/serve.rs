@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contexts::Contexts;
 use super::error::{Doing as _, Error, damaged};
+use super::replicated::EVENT;
 use super::tx::{signed, unsigned};
 use super::{install, state};
 use crate::clock::Timestamp;
@@ -29,13 +30,15 @@ pub struct Page {
     pub before: Option<Fingerprint>,
 }
 
-/// What a node answers to the request for a range of events.
+/// What a node answers to the request for a range of events, or for their fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The beginning of the range, as much as fits.
     Events(Page),
     /// This node does not have them one by one: they lie at or below its horizon, or above its position.
     NotHere,
+    /// What tells those that are stored there from others of their numbers.
+    Stored(Vec<(Sequence, Fingerprint)>),
 }
 
 /// One event of a snapshot: its table is that of the page.
@@ -95,10 +98,12 @@ pub(super) fn create_strays() -> String {
 
 /// The event with one id in an event table, in the columns of `event_of`.
 pub(super) fn event_by_id(events: &str) -> String {
-    format!(
-        "SELECT source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last
-         FROM {events} WHERE id = ?1"
-    )
+    format!("SELECT {EVENT} FROM {events} WHERE id = ?1")
+}
+
+/// The same, from one id to another, in their order.
+pub(super) fn events_by_ids(events: &str) -> String {
+    format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id")
 }
 
 pub(super) fn insert_stray(
@@ -187,17 +192,14 @@ pub(super) fn events(
     (first, last): (Sequence, Sequence),
     bytes: usize,
 ) -> Result<Page, Error> {
-    const COLUMNS: &str =
-        "source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last";
     let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
     let mut names: Vec<&str> = tables.iter().map(String::as_str).collect();
     let mut statements: Vec<CachedStatement<'_>> = Vec::with_capacity(names.len() + 1);
     for name in &names {
         let events = identifier::quoted(&event_table::name(name));
-        let sql = format!("SELECT {COLUMNS} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id");
-        statements.push(connection.prepare_cached(&sql).doing("read events")?);
+        statements.push(connection.prepare_cached(&events_by_ids(&events)).doing("read events")?);
     }
-    let sql = format!("SELECT {COLUMNS}, table_name FROM {STRAYS} WHERE ?1 <= id AND id <= ?2 ORDER BY id");
+    let sql = format!("SELECT {EVENT}, table_name FROM {STRAYS} WHERE ?1 <= id AND id <= ?2 ORDER BY id");
     statements.push(connection.prepare_cached(&sql).doing("read events")?);
     names.push("");
     let mut sources = Vec::with_capacity(statements.len());
@@ -377,8 +379,7 @@ pub(super) fn snapshot(
     let events = identifier::quoted(&event_table::name(table));
     // Parked events go along: they wait there as they do here.
     let sql = format!(
-        "SELECT source_node_id, sequence_number, operation_type, record_id, data, timestamp, layout, changed, group_last, processed
-         FROM {events} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
+        "SELECT {EVENT}, processed FROM {events} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
     );
     let mut statement = connection.prepare_cached(&sql).doing("read a snapshot")?;
     // No record id is empty: the empty text stands before the first.

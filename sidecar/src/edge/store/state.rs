@@ -11,6 +11,7 @@ use super::tx::{Tx, signed, unsigned};
 use super::{Durable, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::EventId;
+use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
 impl Tx<'_> {
@@ -218,15 +219,31 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         renewal: renewal::load(connection)?,
         due,
         vector,
+        former: former_ids(connection)?,
     })
 }
 
-/// Makes a node id and stores it. The chance comes from SQLite, which takes it from the system, or from the seed of a
+/// The key of the ids that this database had.
+const FORMER: &str = "former_ids";
+
+/// The ids that this database had before the present one, the newest last.
+pub(super) fn former_ids(connection: &Connection) -> Result<Vec<NodeId>, Error> {
+    let Some(text) = state(connection, FORMER)? else { return Ok(Vec::new()) };
+    serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))
+}
+
+/// Makes a node id and stores it, and notes the one that is left. The chance comes from SQLite, which takes it from the system, or from the seed of a
 /// simulation: a node id breaks ties, so that a history could not be repeated without it.
 pub(super) fn begin_identity(connection: &Connection) -> Result<NodeId, Error> {
     let random: [u8; 16] =
         connection.query_row("SELECT randomblob(16)", [], |row| row.get(0)).doing("make a node id")?;
     let node = NodeId(uuid::Builder::from_random_bytes(random).into_uuid());
+    if let Some(left) = state(connection, "node_id")? {
+        let mut former = former_ids(connection)?;
+        former.push(parse("_rowcast_state, node_id", &left)?);
+        let newest = &former[former.len().saturating_sub(limits::FORMER_IDS_MAX)..];
+        set_state(connection, FORMER, &json(newest))?;
+    }
     set_state(connection, "node_id", &node.to_string())?;
     Ok(node)
 }

@@ -126,6 +126,7 @@ impl Replica {
     /// anew.
     pub(super) fn note_fork(&mut self, id: EventId, at: Moment) {
         let Some(kept) = self.fingerprint(id) else { return };
+        self.identity.audited.suspect(id.origin);
         let fork = Fork { sequence: id.sequence, kept, since: at.uptime, seen: at.uptime };
         let full = limits::MEMBERS_MAX <= self.identity.forked.len();
         match self.identity.forked.get_mut(&id.origin) {
@@ -149,6 +150,11 @@ impl Replica {
         !self.identity.forked.is_empty() || self.identity.dispute.is_some() || self.identity.yields.is_some()
     }
 
+    /// Whether another dispute has to wait.
+    pub(super) fn is_disputing(&self) -> bool {
+        self.identity.dispute.is_some() || self.identity.yields.is_some() || self.identity.is_silent()
+    }
+
     /// A member has other events of an origin than this node. Whose give way is the same for all: at the first number that
     /// differs the lesser fingerprint stays. It is found first.
     pub(super) fn dispute(
@@ -158,8 +164,7 @@ impl Replica {
         member: NodeId,
         at: Moment,
     ) {
-        let busy = self.identity.dispute.is_some() || self.identity.yields.is_some() || self.identity.is_silent();
-        if busy || at.uptime < self.identity.dispute_not_before || !self.flows() {
+        if self.is_disputing() || at.uptime < self.identity.dispute_not_before || !self.flows() {
             return;
         }
         self.identity.dispute_not_before = at.uptime + ASK_PAUSE;
@@ -174,10 +179,12 @@ impl Replica {
         if let Some(mut search) = self.identity.dispute.take() {
             if self.search(&mut search, at) {
                 self.settle_dispute(&search, at);
+                self.identity.audited.ended(&search, at);
             } else {
                 self.identity.dispute = Some(search);
             }
         }
+        self.plan_audit(at);
     }
 
     /// Where this node's events of an origin part from a member's is known: either it gives way, or the others hear of it.
@@ -207,10 +214,11 @@ impl Replica {
     }
 
     /// What nobody has under those numbers any more is not waited for.
-    pub(in crate::replica) fn follow_lowered(&mut self, origins: &[NodeId], at: Moment) {
+    pub(in crate::replica) fn follow_lowered(&mut self, member: NodeId, origins: &[NodeId], at: Moment) {
         if origins.is_empty() {
             return;
         }
+        origins.iter().for_each(|&origin| self.identity.audited.forget(origin, Some(member)));
         let heads = self.members.heads(at.uptime);
         for &origin in origins {
             self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
@@ -228,7 +236,11 @@ impl Replica {
         tracing::warn!(%origin, from = sequence, "emitting events anew under this node's id: their numbers were given out twice");
         self.store.write(|tx| tx.begin_adoption(origin, sequence))?;
         self.identity.settled.insert(origin, (sequence, theirs));
-        self.identity.forked.remove(&origin);
+        // The others hear what stays, and compare what they have.
+        let fork = Fork { sequence, kept: theirs, since: at.uptime, seen: at.uptime };
+        self.identity.forked.insert(origin, fork);
+        self.identity.audited.suspect(origin);
+        self.identity.audited.forget(origin, None);
         self.identity.remembered.clear();
         self.order.clear();
         if self.store.durable().renewal.is_none() {

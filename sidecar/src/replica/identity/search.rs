@@ -1,22 +1,19 @@
 //! Finds where the events of one origin here part from those of members: the first number that is another event there.
 //!
-//! Windows of events are fetched from one member after the other, from the newest down, until a whole window is the same.
+//! What tells events from others is asked of one member after the other, a window of numbers at a time, from the newest
+//! down: until a window has some that are stored at both and none that differs, or, in an audit, to the first number.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Standing;
 use crate::edge::store::Answer;
-use crate::event::{EventId, Fingerprint, Piece};
+use crate::event::{EventId, Fingerprint};
 use crate::flow::fetch::{AskId, Request};
-use crate::flow::receive;
 use crate::limits;
 use crate::position::{NodeId, Sequence};
 use crate::replica::{Moment, Replica};
 use crate::wire::{self, Message};
-
-/// Events compared with those of a member at a time, from the newest down.
-const WINDOW: Sequence = 256;
 
 /// Questions to one member that brought nothing before it is believed to have no answer.
 const TRIES_MAX: u32 = 10;
@@ -36,24 +33,33 @@ pub(super) struct Search {
     pub(super) members: Option<VecDeque<(NodeId, Sequence)>>,
     pub(super) probe: Option<Probe>,
     pub(super) not_before: Duration,
+    /// An audit with this member, down to the first number: equal events may stand above different ones.
+    pub(super) audits: Option<NodeId>,
     /// The lowest number that is known to be another event elsewhere, or will be.
     pub(super) fork: Option<Sequence>,
     /// That other event, if it was seen.
     pub(super) theirs: Option<Fingerprint>,
+    /// From this number on some member may have others: it does not have them one by one, and nothing tells.
+    pub(super) unsure: Option<Sequence>,
     /// Some event was compared.
     pub(super) compared: bool,
+    /// Some member did not answer.
+    pub(super) unanswered: bool,
 }
 
-/// A window of events that a member is asked for.
+/// A member that is asked.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) member: NodeId,
+    /// The highest number that both have.
+    pub(super) top: Sequence,
+    /// The window.
     pub(super) low: Sequence,
-    pub(super) next: Sequence,
     pub(super) high: Sequence,
     pub(super) ask: Option<AskId>,
     pub(super) tries: u32,
-    pub(super) differs: bool,
+    /// The highest number that is the same event there, below all that are known to differ.
+    pub(super) agreed: Sequence,
 }
 
 impl Search {
@@ -65,17 +71,71 @@ impl Search {
             members: None,
             probe: None,
             not_before: Duration::ZERO,
+            audits: None,
             fork: None,
             theirs: None,
+            unsure: None,
             compared: false,
+            unanswered: false,
+        }
+    }
+
+    /// Takes in what a window has here and there, both in the order of the numbers. Answers whether some number is another
+    /// event there.
+    fn compare(
+        &mut self,
+        probe: &mut Probe,
+        ours: &[(Sequence, Fingerprint)],
+        theirs: &[(Sequence, Fingerprint)],
+    ) -> bool {
+        let mut lowest = None;
+        let mut agreed = 0;
+        for (sequence, told) in theirs {
+            let Ok(at) = ours.binary_search_by_key(sequence, |(sequence, _)| *sequence) else { continue };
+            self.compared = true;
+            if ours[at].1 != *told {
+                lowest = lowest.or(Some((*sequence, *told)));
+            } else if lowest.is_none() {
+                agreed = *sequence;
+            }
+        }
+        if lowest.is_some() || probe.agreed == 0 {
+            probe.agreed = agreed;
+        }
+        let Some((sequence, told)) = lowest else { return false };
+        if self.fork.is_none_or(|fork| sequence < fork) {
+            (self.fork, self.theirs) = (Some(sequence), Some(told));
+        }
+        true
+    }
+
+    /// A member has told everything that it can.
+    fn close(&mut self, probe: &Probe) {
+        if probe.agreed < probe.top {
+            let from = probe.agreed + 1;
+            self.unsure = Some(self.unsure.map_or(from, |unsure| unsure.min(from)));
         }
     }
 }
 
 impl Probe {
     pub(super) fn below(member: NodeId, high: Sequence) -> Option<Self> {
-        let low = high.saturating_sub(WINDOW - 1).max(1);
-        (high > 0).then_some(Self { member, low, next: low, high, ask: None, tries: 0, differs: false })
+        let low = high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(1);
+        (high > 0).then_some(Self { member, top: high, low, high, ask: None, tries: 0, agreed: 0 })
+    }
+
+    /// Whether a member can have told that: numbers of the window, in their order.
+    fn believes(&self, told: &[(Sequence, Fingerprint)]) -> bool {
+        told.iter().all(|(sequence, _)| (self.low..=self.high).contains(sequence))
+            && told.is_sorted_by(|a, b| a.0 < b.0)
+    }
+
+    /// Goes on below its window. Answers whether there is something.
+    fn descend(&mut self) -> bool {
+        self.high = self.low - 1;
+        self.low = self.high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(1);
+        self.tries = 0;
+        self.high > 0
     }
 }
 
@@ -89,9 +149,10 @@ impl Replica {
             self.gather(&mut search, head, at);
         }
         self.identity.standing = if self.search(&mut search, at) {
+            let parts = search.fork.into_iter().chain(search.unsure).min();
             // Nobody could tell: what was made since the start may be what nobody has.
-            let unknown = (!search.compared).then_some(self.identity.head_at_start.min(head) + 1);
-            Standing::Found(search.fork.or(unknown).unwrap_or(head + 1))
+            let unknown = || (!search.compared).then_some(self.identity.head_at_start.min(head) + 1);
+            Standing::Found(parts.or_else(unknown).unwrap_or(head + 1))
         } else {
             Standing::Searching(search)
         };
@@ -112,6 +173,7 @@ impl Replica {
             let live = self.members.live(at.uptime).any(|member| member.presence.node == probe.member);
             if TRIES_MAX <= probe.tries || !(twin || live) {
                 search.probe = None;
+                search.unanswered = true;
             }
         }
         while search.probe.is_none() {
@@ -121,8 +183,7 @@ impl Replica {
         let Some(probe) = &mut search.probe else { return true };
         self.next_ask += 1;
         probe.ask = Some(self.next_ask);
-        let request =
-            Request::Fetch { origin: search.origin, first: probe.next, last: probe.high, bytes: limits::PAGE_BYTES };
+        let request = Request::Fingerprints { origin: search.origin, first: probe.low, last: probe.high };
         let (ask, to) = (self.next_ask, probe.member);
         self.ask(to, ask, request);
         false
@@ -198,45 +259,22 @@ impl Replica {
     fn take_answer_of(&mut self, search: &mut Search, frame: Option<&[u8]>, at: Moment) {
         let Some(mut probe) = search.probe.take() else { return };
         probe.ask = None;
-        let pieces = match frame.map(wire::decode) {
-            Some(Ok(Message::Fetched(Answer::Events(page)))) if receive::check(&page.pieces, &page.layouts).is_ok() => {
-                page.pieces
-            }
-            // It took them over in a snapshot, and has nothing to compare.
-            Some(Ok(Message::Fetched(Answer::NotHere))) => return,
-            _ => Vec::new(),
+        let theirs = match frame.map(wire::decode) {
+            Some(Ok(Message::Fetched(Answer::Stored(told)))) => probe.believes(&told).then_some(told),
+            _ => None,
         };
-        if !self.compare(search, &mut probe, &pieces) {
+        let ours = self.store.fingerprints(search.origin, (probe.low, probe.high));
+        let (Some(theirs), Ok(ours)) = (theirs, ours) else {
             probe.tries += 1;
             search.not_before = at.uptime + ASK_PAUSE;
             search.probe = Some(probe);
-        } else if probe.next <= probe.high {
+            return;
+        };
+        let differs = search.compare(&mut probe, &ours, &theirs);
+        if (search.audits.is_some() || differs || probe.agreed == 0) && probe.descend() {
             search.probe = Some(probe);
-        } else if probe.differs {
-            search.probe = Probe::below(probe.member, probe.low - 1);
+        } else {
+            search.close(&probe);
         }
-    }
-
-    /// Compares events with those stored here. Answers whether the pieces went on with what was asked for.
-    fn compare(&self, search: &mut Search, probe: &mut Probe, pieces: &[Piece]) -> bool {
-        let began = probe.next;
-        for piece in pieces {
-            for (event, sequence) in piece.events.iter().zip(piece.first..) {
-                if sequence != probe.next || probe.high < sequence {
-                    continue;
-                }
-                probe.next = sequence + 1;
-                let id = EventId { origin: search.origin, sequence };
-                let Some(stored) = self.store.fingerprint(id).ok().flatten() else { continue };
-                search.compared = true;
-                if stored != event.fingerprint() {
-                    probe.differs = true;
-                    if search.fork.is_none_or(|fork| sequence < fork) {
-                        (search.fork, search.theirs) = (Some(sequence), Some(event.fingerprint()));
-                    }
-                }
-            }
-        }
-        began < probe.next
     }
 }
