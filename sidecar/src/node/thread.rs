@@ -55,6 +55,9 @@ const TIDY_PAUSE: Duration = Duration::from_millis(20);
 /// The same where the service wrote meanwhile: of a few tries in the gaps between its writes one will do.
 const TIDY_AGAIN_PAUSE: Duration = Duration::from_millis(5);
 
+/// A node that had nothing to do for so long gives back what it kept of the database in memory.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// How often it is looked how much room there is on the disk.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -117,6 +120,8 @@ struct Turner {
     room_at: Instant,
     /// When this thread copied the write-ahead log last, or tried to.
     copied_at: Instant,
+    /// When there was something to do last; none once its memory was given back.
+    busy_at: Option<Instant>,
     /// How often, since there was much to copy.
     copies: u32,
     received: Received,
@@ -140,6 +145,7 @@ impl Turner {
             portion: None,
             room_at: start,
             copied_at: start,
+            busy_at: Some(start),
             copies: 0,
             received,
             turning,
@@ -226,6 +232,11 @@ impl Turner {
     }
 
     fn try_to_tidy(&mut self, idle: bool) -> Result<(), StoreError> {
+        if !idle {
+            self.busy_at = Some(Instant::now());
+        } else if self.busy_at.take_if(|busy| QUIET <= busy.elapsed()).is_some() {
+            self.replica.store().release_memory()?;
+        }
         if self.room_at <= Instant::now() {
             self.room_at = Instant::now() + ROOM_INTERVAL;
             let free = room(self.replica.store().path())?;

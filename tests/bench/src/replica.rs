@@ -136,7 +136,8 @@ pub fn memory_mb(id: u32, which: &str) -> f64 {
     count(kib.parse::<u64>().expect("a number of KiB")) * 1024.0 / 1e6
 }
 
-/// The processor time that a process has used so far, all its threads.
+/// The processor time that a process has used so far, all its threads. The kernel counts exactly, and tells hundredths of a
+/// second: what hardly does anything is to be watched for a while.
 pub fn processor(id: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process has a stat");
     // After the name, which may hold anything: the state, ten numbers, then user and system time in hundredths.

@@ -89,7 +89,15 @@ impl Store {
         set("wal_autocheckpoint", bounds.log_frames)?;
         set("journal_size_limit", bounds.log_bytes_kept)?;
         // What the cache had beyond its new size goes now, not with the next page.
-        self.connection.execute_batch("PRAGMA shrink_memory").doing("set up the connection")
+        self.release_memory()
+    }
+
+    /// Gives back the memory that holds pages of the database: they are read again when they are needed.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn release_memory(&self) -> Result<(), Error> {
+        self.connection.release_memory().doing("give back memory")
     }
 }
 

@@ -118,15 +118,15 @@ impl Reader {
     /// When SQLite fails.
     pub fn facts(&self) -> Result<Facts, Error> {
         self.in_one_moment(|| {
-            let journal_rows = self
-                .connection
-                .query_row("SELECT count(*) FROM _rowcast_journal", [], |row| row.get(0))
-                .doing("count the journal")?;
+            let count = |sql: &str, doing| -> Result<u64, Error> {
+                let mut statement = self.connection.prepare_cached(sql).doing(doing)?;
+                statement.query_row([], |row| row.get(0)).doing(doing)
+            };
+            let journal_rows = count("SELECT count(*) FROM _rowcast_journal", "count the journal")?;
             let (mut events, mut newest) = (Vec::with_capacity(self.tables.len()), Vec::new());
             for table in &self.tables {
                 let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", quoted(&event_table::name(table)));
-                let count = self.connection.query_row(&sql, [], |row| row.get(0)).doing("count the events")?;
-                events.push((table.clone(), count));
+                events.push((table.clone(), count(&sql, "count the events")?));
                 newest.push(self.newest_layouts(table)?);
             }
             let parked = self
