@@ -11,7 +11,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use rowcast::clock::Timestamp;
 use rowcast::config::{Environment, Sources};
-use rowcast::edge::store::{Answer, Definitions, Page, SnapshotPage, SnapshotRow, Store};
+use rowcast::edge::store::{Answer, Definitions, Fingerprints, Page, SnapshotPage, SnapshotRow, Store};
 use rowcast::event::{Event, Fingerprint, Operation, Piece};
 use rowcast::flow::capture::announced;
 use rowcast::flow::fetch::Request;
@@ -78,7 +78,10 @@ fn bodies() -> Vec<Vec<u8>> {
     let messages = [
         Message::Fetched(Answer::Events(page_of_events)),
         Message::Fetched(Answer::NotHere),
-        Message::Fetched(Answer::Stored(vec![(4, Fingerprint(7)), (9, Fingerprint(8))])),
+        Message::Fetched(Answer::Fingerprints(Fingerprints {
+            stored: vec![(4, Fingerprint(7)), (9, Fingerprint(8))],
+            newest: Timestamp(1 << 40),
+        })),
         Message::Snapshot(page),
         Message::Definitions(definitions),
         Message::Refused("no".into()),

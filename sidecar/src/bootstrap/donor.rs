@@ -21,7 +21,7 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
             if *first == 0 || last.checked_sub(*first).is_none_or(|more| limits::FINGERPRINTS_MAX <= more) {
                 return Ok(Message::Refused("a range of numbers begins at 1 and has 1,024 of them at most".into()));
             }
-            Message::Fetched(Answer::Stored(reader.fingerprints(*origin, (*first, *last))?))
+            Message::Fetched(Answer::Fingerprints(reader.fingerprints(*origin, (*first, *last))?))
         }
         Request::Snapshot { table, after, bytes } => match reader.snapshot(table, after.as_deref(), *bytes)? {
             Some(page) => Message::Snapshot(page),

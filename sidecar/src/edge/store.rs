@@ -77,7 +77,7 @@ pub use self::replicated::{Replicated, Shape, Tables};
 pub use self::room::room;
 pub use self::roster::{expel, members_of};
 pub use self::rows::Written;
-pub use self::serve::{Answer, Definitions, Page, SnapshotPage, SnapshotRow};
+pub use self::serve::{Answer, Definitions, Fingerprints, Page, SnapshotPage, SnapshotRow};
 pub use self::tx::{Content, Newest, Place, Staged, Tx};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};

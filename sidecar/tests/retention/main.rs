@@ -6,6 +6,7 @@
 
 mod compaction;
 mod expulsion;
+mod restored;
 mod returning;
 #[path = "../stage/mod.rs"]
 mod stage;

@@ -88,12 +88,13 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Draws which kinds this seed has, and how often. Old copies of files come back only with `copies`.
-    pub fn draw(mut chance: Chance, copies: bool) -> Self {
+    /// Draws which kinds this seed has, and how often. Old copies of files come back where every event is kept, and with
+    /// `always` in every history.
+    pub fn draw(mut chance: Chance, always: bool) -> Self {
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| chance.one_in(2)).collect();
         let every = *chance.pick(&[300_000, 1_000_000, 3_000_000]);
         let history = *chance.pick(&["forever", "latest", "1m"]);
-        if !copies || history != "forever" {
+        if !always && history != "forever" {
             // Stated in the guarantees: an old copy of a database, brought back after the others have compacted, is to be
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
@@ -319,6 +320,8 @@ impl World {
         self.nodes[node].die();
         self.nodes[node].replace_by(&folder, false);
         self.judge.void(node, promises);
+        // Its numbers go on from lower ones.
+        self.nodes[node].seen.1 = 1;
         self.nodes[node].unsynced_from = None;
         self.tell(format_args!("n{node} is restored from its backup"));
         self.judge.copies = true;

@@ -33,7 +33,7 @@ pub struct Outcome {
 /// How long the healed world may take until everybody is READY and equal, in microseconds of its own time.
 const HEALING_MAX: u64 = 400_000_000;
 
-/// With this variable old copies of files come back, too. Not all seeds end well then.
+/// With this variable old copies of files come back also where events are compacted. Not all seeds end well then.
 pub const COPIES: &str = "ROWCAST_SIM_COPIES";
 
 /// Where files lie: in memory where the system has that, as nothing is really synced here.

@@ -29,7 +29,7 @@ fn the_same_seed_tells_the_same_story() {
 }
 
 /// What a run has to have met, or it proves nothing.
-const MET: [&str; 38] = [
+const MET: [&str; 40] = [
     "announcements lost",
     "answers lost",
     "away for long",
@@ -39,6 +39,7 @@ const MET: [&str; 38] = [
     "clock drifts",
     "clock far off",
     "clock stepped",
+    "cloned",
     "connection lost",
     "disk errors, lasting",
     "disk errors, one",
@@ -57,6 +58,7 @@ const MET: [&str; 38] = [
     "power cut",
     "records compared between nodes",
     "requests lost",
+    "restored",
     "schema, column added",
     "schema, column renamed",
     "schema, column with default added",

@@ -3,11 +3,14 @@
 
 use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, OptionalExtension as _, Params};
 
 use super::error::{Doing as _, Error};
 use super::reader::Reader;
+use super::serve::Fingerprints;
+use super::tx::unsigned;
 use super::{Store, serve};
+use crate::clock::Timestamp;
 use crate::event::{EventId, Fingerprint};
 use crate::position::{NodeId, Sequence};
 
@@ -33,21 +36,42 @@ impl Store {
     ) -> Result<Vec<(Sequence, Fingerprint)>, Error> {
         fingerprints(&self.connection, &serve::event_tables(&self.connection)?, origin, range)
     }
+
+    /// The number of the first event of an origin in a range that is later than a time; none when there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn first_later(
+        &self,
+        origin: NodeId,
+        (first, last): (Sequence, Sequence),
+        time: Timestamp,
+    ) -> Result<Option<Sequence>, Error> {
+        let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
+        let mut found: Option<Sequence> = None;
+        for events in stored_in(&serve::event_tables(&self.connection)?) {
+            let sql = format!(
+                "SELECT sequence_number FROM {events} WHERE ?1 <= id AND id <= ?2 AND ?3 < timestamp ORDER BY id LIMIT 1"
+            );
+            let in_table = one(&self.connection, &sql, (&range[0], &range[1], time.0))?.map(unsigned);
+            found = found.into_iter().chain(in_table).min();
+        }
+        Ok(found)
+    }
 }
 
 impl Reader {
-    /// Those of the events of an origin that are stored here, from one number to another, in their order.
+    /// The same, for another node.
     ///
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
-    pub fn fingerprints(
-        &self,
-        origin: NodeId,
-        range: (Sequence, Sequence),
-    ) -> Result<Vec<(Sequence, Fingerprint)>, Error> {
+    pub fn fingerprints(&self, origin: NodeId, range: (Sequence, Sequence)) -> Result<Fingerprints, Error> {
         let found = self.in_one_moment(|| {
             let tables = self.event_tables.of(&self.connection)?;
-            fingerprints(&self.connection, &tables, origin, range)
+            Ok(Fingerprints {
+                stored: fingerprints(&self.connection, &tables, origin, range)?,
+                newest: newest(&self.connection, &tables, origin)?,
+            })
         })?;
         self.harden()?;
         Ok(found)
@@ -80,13 +104,36 @@ fn fingerprints(
 ) -> Result<Vec<(Sequence, Fingerprint)>, Error> {
     let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
     let mut found = Vec::new();
-    let stored = tables.iter().map(|table| quoted(&event_table::name(table))).chain([serve::STRAYS.to_owned()]);
-    for events in stored {
+    for events in stored_in(tables) {
         let keep = |sequence, fingerprint| found.push((sequence, fingerprint));
         each(connection, &serve::events_by_ids(&events), [&range[0], &range[1]], keep)?;
     }
     found.sort_unstable_by_key(|(sequence, _)| *sequence);
     Ok(found)
+}
+
+/// The timestamp of the newest event of an origin: the one with the greatest number, stored or not, as far as it is known.
+fn newest(connection: &Connection, tables: &[String], origin: NodeId) -> Result<Timestamp, Error> {
+    let applied = "SELECT timestamp FROM _rowcast_positions WHERE origin = ?1";
+    let mut newest = one(connection, applied, [origin.to_string()])?;
+    let range = [0, Sequence::MAX >> 1].map(|sequence| EventId { origin, sequence }.to_string());
+    for events in stored_in(tables) {
+        let sql = format!("SELECT timestamp FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC LIMIT 1");
+        newest = newest.max(one(connection, &sql, [&range[0], &range[1]])?);
+    }
+    Ok(Timestamp(newest.unwrap_or_default()))
+}
+
+/// The tables in which events are stored, quoted.
+fn stored_in(tables: &[String]) -> impl Iterator<Item = String> {
+    tables.iter().map(|table| quoted(&event_table::name(table))).chain([serve::STRAYS.to_owned()])
+}
+
+fn one(connection: &Connection, sql: &str, parameters: impl Params) -> Result<Option<i64>, Error> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row(parameters, |row| row.get(0)).optional())
+        .doing(READING)
 }
 
 /// Hands over the fingerprint of each event that a statement finds.

@@ -37,8 +37,17 @@ pub enum Answer {
     Events(Page),
     /// This node does not have them one by one: they lie at or below its horizon, or above its position.
     NotHere,
-    /// What tells those that are stored there from others of their numbers.
-    Stored(Vec<(Sequence, Fingerprint)>),
+    /// What tells events from others of their numbers.
+    Fingerprints(Fingerprints),
+}
+
+/// What a node says of one origin's events in a range of numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// Those of the events that are stored there, in the order of their numbers.
+    pub stored: Vec<(Sequence, Fingerprint)>,
+    /// The timestamp of the newest of all, in the range or not: a later one it never had.
+    pub newest: Timestamp,
 }
 
 /// One event of a snapshot: its table is that of the page.

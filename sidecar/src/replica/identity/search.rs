@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Standing;
-use crate::edge::store::Answer;
+use crate::clock::Timestamp;
+use crate::edge::store::{Answer, Error, Fingerprints};
 use crate::event::{EventId, Fingerprint};
 use crate::flow::fetch::{AskId, Request};
 use crate::limits;
@@ -39,8 +40,9 @@ pub(super) struct Search {
     pub(super) fork: Option<Sequence>,
     /// That other event, if it was seen.
     pub(super) theirs: Option<Fingerprint>,
-    /// From this number on some member may have others: it does not have them one by one, and nothing tells.
-    pub(super) unsure: Option<Sequence>,
+    /// The first number of an event that is later than all that some member had, which has more, but not one by one: it
+    /// has another event under it.
+    pub(super) later: Option<Sequence>,
     /// Some event was compared.
     pub(super) compared: bool,
     /// Some member did not answer.
@@ -60,6 +62,8 @@ pub(super) struct Probe {
     pub(super) tries: u32,
     /// The highest number that is the same event there, below all that are known to differ.
     pub(super) agreed: Sequence,
+    /// The time of its newest event of the origin.
+    pub(super) newest: Timestamp,
 }
 
 impl Search {
@@ -74,7 +78,7 @@ impl Search {
             audits: None,
             fork: None,
             theirs: None,
-            unsure: None,
+            later: None,
             compared: false,
             unanswered: false,
         }
@@ -108,20 +112,21 @@ impl Search {
         }
         true
     }
-
-    /// A member has told everything that it can.
-    fn close(&mut self, probe: &Probe) {
-        if probe.agreed < probe.top {
-            let from = probe.agreed + 1;
-            self.unsure = Some(self.unsure.map_or(from, |unsure| unsure.min(from)));
-        }
-    }
 }
 
 impl Probe {
     pub(super) fn below(member: NodeId, high: Sequence) -> Option<Self> {
         let low = high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(1);
-        (high > 0).then_some(Self { member, top: high, low, high, ask: None, tries: 0, agreed: 0 })
+        (high > 0).then_some(Self {
+            member,
+            top: high,
+            low,
+            high,
+            ask: None,
+            tries: 0,
+            agreed: 0,
+            newest: Timestamp::default(),
+        })
     }
 
     /// Whether a member can have told that: numbers of the window, in their order.
@@ -149,7 +154,7 @@ impl Replica {
             self.gather(&mut search, head, at);
         }
         self.identity.standing = if self.search(&mut search, at) {
-            let parts = search.fork.into_iter().chain(search.unsure).min();
+            let parts = search.fork.into_iter().chain(search.later).min();
             // Nobody could tell: what was made since the start may be what nobody has.
             let unknown = || (!search.compared).then_some(self.identity.head_at_start.min(head) + 1);
             Standing::Found(parts.or_else(unknown).unwrap_or(head + 1))
@@ -259,22 +264,34 @@ impl Replica {
     fn take_answer_of(&mut self, search: &mut Search, frame: Option<&[u8]>, at: Moment) {
         let Some(mut probe) = search.probe.take() else { return };
         probe.ask = None;
-        let theirs = match frame.map(wire::decode) {
-            Some(Ok(Message::Fetched(Answer::Stored(told)))) => probe.believes(&told).then_some(told),
+        let told = match frame.map(wire::decode) {
+            Some(Ok(Message::Fetched(Answer::Fingerprints(told)))) => probe.believes(&told.stored).then_some(told),
             _ => None,
         };
-        let ours = self.store.fingerprints(search.origin, (probe.low, probe.high));
-        let (Some(theirs), Ok(ours)) = (theirs, ours) else {
-            probe.tries += 1;
-            search.not_before = at.uptime + ASK_PAUSE;
-            search.probe = Some(probe);
-            return;
-        };
-        let differs = search.compare(&mut probe, &ours, &theirs);
-        if (search.audits.is_some() || differs || probe.agreed == 0) && probe.descend() {
-            search.probe = Some(probe);
-        } else {
-            search.close(&probe);
+        match told.and_then(|told| self.take_window(search, &mut probe, &told).ok()) {
+            Some(true) => {}
+            Some(false) => search.probe = Some(probe),
+            None => {
+                probe.tries += 1;
+                search.not_before = at.uptime + ASK_PAUSE;
+                search.probe = Some(probe);
+            }
         }
+    }
+
+    /// Compares a window. Answers whether the member has told everything that it can.
+    fn take_window(&self, search: &mut Search, probe: &mut Probe, told: &Fingerprints) -> Result<bool, Error> {
+        let ours = self.store.fingerprints(search.origin, (probe.low, probe.high))?;
+        probe.newest = probe.newest.max(told.newest);
+        let differs = search.compare(probe, &ours, &told.stored);
+        if (search.audits.is_some() || differs || probe.agreed == 0) && probe.descend() {
+            return Ok(false);
+        }
+        if probe.agreed < probe.top && search.audits.is_none() {
+            let unknown = (probe.agreed + 1, probe.top);
+            let later = self.store.first_later(search.origin, unknown, probe.newest)?;
+            search.later = search.later.into_iter().chain(later).min();
+        }
+        Ok(true)
     }
 }
