@@ -19,7 +19,7 @@ fn run(from: u64, seeds: u64) -> Summary {
 /// First of all: what cannot be repeated cannot be understood. Each run is a process of its own.
 #[test]
 fn the_same_seed_tells_the_same_story() {
-    let seeds = number("ROWCAST_SIM_SEEDS", 200).div_ceil(25);
+    let seeds = number("ROWCAST_SIM_SEEDS", 500).div_ceil(25);
     let (first, second) = (run(1_000_000, seeds), run(1_000_000, seeds));
     assert_eq!(first.hashes.len() as u64, seeds);
     assert_eq!(first.hashes, second.hashes);
@@ -74,7 +74,7 @@ const MET: [&str; 40] = [
 
 #[test]
 fn nothing_is_lost_nothing_diverges_nothing_gets_stuck() {
-    let seeds = number("ROWCAST_SIM_SEEDS", 200);
+    let seeds = number("ROWCAST_SIM_SEEDS", 500);
     let summary = run(number("ROWCAST_SIM_FROM", 0), seeds);
     assert!(summary.is_right(), "{} of {seeds} seeds failed: {:?}", summary.wrong.len(), summary.wrong.keys());
     assert_eq!(summary.seeds, seeds);
