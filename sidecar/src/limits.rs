@@ -50,7 +50,7 @@ pub const ROOM_SMALL: u64 = 64 * 1024 * 1024;
 /// Less room than this, and no more than usual is taken at a time: the log at its longest, four times.
 pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
 
-/// Ids that a database had before, and that are remembered: each was left because numbers may have been given out twice.
+/// Ids that a database had before, and that are remembered: of most of them numbers may have been given out twice.
 pub const FORMER_IDS_MAX: usize = 16;
 
 /// Numbers of events whose fingerprints are asked for at once: some 10 ms to read them.

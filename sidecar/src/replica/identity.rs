@@ -217,9 +217,11 @@ impl Replica {
             self.dispute(origin, [sequence], presence.node, at);
         }
         for &(origin, sequence, kept) in &presence.forked {
-            self.identity.audited.suspect(origin);
             let id = EventId { origin, sequence };
             let here = sequence <= self.store.durable().vector.of(origin);
+            if here {
+                self.identity.audited.suspect(origin);
+            }
             let differs = here && self.fingerprint(id).is_some_and(|stored| stored != kept);
             if differs && origin != own {
                 self.note_fork(id, at);

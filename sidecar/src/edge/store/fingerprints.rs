@@ -112,16 +112,17 @@ fn fingerprints(
     Ok(found)
 }
 
-/// The timestamp of the newest event of an origin: the one with the greatest number, stored or not, as far as it is known.
+/// The timestamp of the newest event of an origin, the one at the position: as it was noted when it was applied, or as it is
+/// stored. Neither is there where it came in a snapshot that did not have it: then nothing is later, as far as anybody knows.
 fn newest(connection: &Connection, tables: &[String], origin: NodeId) -> Result<Timestamp, Error> {
-    let applied = "SELECT timestamp FROM _rowcast_positions WHERE origin = ?1";
-    let mut newest = one(connection, applied, [origin.to_string()])?;
-    let range = [0, Sequence::MAX >> 1].map(|sequence| EventId { origin, sequence }.to_string());
+    let sequence = serve::vector(connection)?.of(origin);
+    let noted = "SELECT timestamp FROM _rowcast_positions WHERE origin = ?1 AND 0 < timestamp";
+    let mut newest = one(connection, noted, [origin.to_string()])?;
+    let id = EventId { origin, sequence }.to_string();
     for events in stored_in(tables) {
-        let sql = format!("SELECT timestamp FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC LIMIT 1");
-        newest = newest.max(one(connection, &sql, [&range[0], &range[1]])?);
+        newest = newest.max(one(connection, &format!("SELECT timestamp FROM {events} WHERE id = ?1"), [&id])?);
     }
-    Ok(Timestamp(newest.unwrap_or_default()))
+    Ok(Timestamp(newest.unwrap_or(i64::MAX)))
 }
 
 /// The tables in which events are stored, quoted.

@@ -46,7 +46,8 @@ pub enum Answer {
 pub struct Fingerprints {
     /// Those of the events that are stored there, in the order of their numbers.
     pub stored: Vec<(Sequence, Fingerprint)>,
-    /// The timestamp of the newest of all, in the range or not: a later one it never had.
+    /// The timestamp of the newest of all, in the range or not: a later one it never had. The greatest there is where it does
+    /// not know.
     pub newest: Timestamp,
 }
 

@@ -147,12 +147,18 @@ impl Replica {
 
     /// Whether some number was given out twice, and it is not settled yet.
     pub(in crate::replica) fn has_forks(&self) -> bool {
-        !self.identity.forked.is_empty() || self.identity.dispute.is_some() || self.identity.yields.is_some()
+        let disputed = self.identity.dispute.as_ref().is_some_and(|search| search.audits.is_none());
+        !self.identity.forked.is_empty() || disputed || self.identity.yields.is_some()
     }
 
     /// Whether another dispute has to wait.
     pub(super) fn is_disputing(&self) -> bool {
         self.identity.dispute.is_some() || self.identity.yields.is_some() || self.identity.is_silent()
+    }
+
+    /// An audit gives way to what is known to differ, and to what has changed under it.
+    fn drop_audit(&mut self, of: impl Fn(&Search) -> bool) {
+        self.identity.dispute.take_if(|search| search.audits.is_some() && of(search));
     }
 
     /// A member has other events of an origin than this node. Whose give way is the same for all: at the first number that
@@ -164,6 +170,7 @@ impl Replica {
         member: NodeId,
         at: Moment,
     ) {
+        self.drop_audit(|_| true);
         if self.is_disputing() || at.uptime < self.identity.dispute_not_before || !self.flows() {
             return;
         }
@@ -189,14 +196,14 @@ impl Replica {
 
     /// Where this node's events of an origin part from a member's is known: either it gives way, or the others hear of it.
     pub(super) fn settle_dispute(&mut self, search: &Search, at: Moment) {
-        let (Some(sequence), Some(theirs)) = (search.fork, search.theirs) else { return };
-        let id = EventId { origin: search.origin, sequence };
-        match self.fingerprint(id) {
-            Some(kept) if theirs < kept => self.identity.yields = Some((id.origin, sequence, theirs)),
-            Some(kept) if kept < theirs => {
-                self.identity.forked.insert(id.origin, Fork { sequence, kept, since: at.uptime, seen: at.uptime });
-            }
-            _ => {}
+        // What is stored, and not what is remembered of it.
+        let (Some(sequence), Some(theirs), Some(kept)) = (search.fork, search.theirs, search.ours) else { return };
+        self.identity.remember(EventId { origin: search.origin, sequence }, kept);
+        if theirs < kept {
+            self.identity.yields = Some((search.origin, sequence, theirs));
+        } else {
+            let fork = Fork { sequence, kept, since: at.uptime, seen: at.uptime };
+            self.identity.forked.insert(search.origin, fork);
         }
     }
 
@@ -218,7 +225,10 @@ impl Replica {
         if origins.is_empty() {
             return;
         }
-        origins.iter().for_each(|&origin| self.identity.audited.forget(origin, Some(member)));
+        for &origin in origins {
+            self.drop_audit(|search| search.origin == origin);
+            self.identity.audited.forget(origin, Some(member));
+        }
         let heads = self.members.heads(at.uptime);
         for &origin in origins {
             self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
@@ -239,6 +249,7 @@ impl Replica {
         // The others hear what stays, and compare what they have.
         let fork = Fork { sequence, kept: theirs, since: at.uptime, seen: at.uptime };
         self.identity.forked.insert(origin, fork);
+        self.drop_audit(|_| true);
         self.identity.audited.suspect(origin);
         self.identity.audited.forget(origin, None);
         self.identity.remembered.clear();

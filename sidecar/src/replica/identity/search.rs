@@ -34,12 +34,13 @@ pub(super) struct Search {
     pub(super) members: Option<VecDeque<(NodeId, Sequence)>>,
     pub(super) probe: Option<Probe>,
     pub(super) not_before: Duration,
-    /// An audit with this member, down to the first number: equal events may stand above different ones.
-    pub(super) audits: Option<NodeId>,
+    /// What is compared in any case: equal events may stand above different ones.
+    pub(super) audits: Option<Audit>,
     /// The lowest number that is known to be another event elsewhere, or will be.
     pub(super) fork: Option<Sequence>,
-    /// That other event, if it was seen.
+    /// That other event, if it was seen, and the one that is stored here.
     pub(super) theirs: Option<Fingerprint>,
+    pub(super) ours: Option<Fingerprint>,
     /// The first number of an event that is later than all that some member had, which has more, but not one by one: it
     /// has another event under it.
     pub(super) later: Option<Sequence>,
@@ -49,10 +50,22 @@ pub(super) struct Search {
     pub(super) unanswered: bool,
 }
 
+/// A comparison of everything above a number with one member.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Audit {
+    pub(super) member: NodeId,
+    /// Up to here everything is the same.
+    pub(super) floor: Sequence,
+    /// The highest number that both have.
+    pub(super) top: Sequence,
+}
+
 /// A member that is asked.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) member: NodeId,
+    /// Nothing up to here is looked at.
+    pub(super) floor: Sequence,
     /// The highest number that both have.
     pub(super) top: Sequence,
     /// The window.
@@ -78,6 +91,7 @@ impl Search {
             audits: None,
             fork: None,
             theirs: None,
+            ours: None,
             later: None,
             compared: false,
             unanswered: false,
@@ -98,7 +112,7 @@ impl Search {
             let Ok(at) = ours.binary_search_by_key(sequence, |(sequence, _)| *sequence) else { continue };
             self.compared = true;
             if ours[at].1 != *told {
-                lowest = lowest.or(Some((*sequence, *told)));
+                lowest = lowest.or(Some((*sequence, *told, ours[at].1)));
             } else if lowest.is_none() {
                 agreed = *sequence;
             }
@@ -106,41 +120,37 @@ impl Search {
         if lowest.is_some() || probe.agreed == 0 {
             probe.agreed = agreed;
         }
-        let Some((sequence, told)) = lowest else { return false };
+        let Some((sequence, told, kept)) = lowest else { return false };
         if self.fork.is_none_or(|fork| sequence < fork) {
-            (self.fork, self.theirs) = (Some(sequence), Some(told));
+            (self.fork, self.theirs, self.ours) = (Some(sequence), Some(told), Some(kept));
         }
         true
     }
 }
 
 impl Probe {
-    pub(super) fn below(member: NodeId, high: Sequence) -> Option<Self> {
-        let low = high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(1);
-        (high > 0).then_some(Self {
-            member,
-            top: high,
-            low,
-            high,
-            ask: None,
-            tries: 0,
-            agreed: 0,
-            newest: Timestamp::default(),
-        })
+    /// From `high` down to what lies above `floor`.
+    pub(super) fn between(member: NodeId, floor: Sequence, high: Sequence) -> Option<Self> {
+        let low = Self::low(floor, high);
+        let newest = Timestamp::default();
+        (high > floor).then_some(Self { member, floor, top: high, low, high, ask: None, tries: 0, agreed: 0, newest })
+    }
+
+    fn low(floor: Sequence, high: Sequence) -> Sequence {
+        high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(floor + 1)
+    }
+
+    /// Goes on below its window, where there is something.
+    fn descend(&mut self) {
+        self.high = self.low - 1;
+        self.low = Self::low(self.floor, self.high);
+        self.tries = 0;
     }
 
     /// Whether a member can have told that: numbers of the window, in their order.
     fn believes(&self, told: &[(Sequence, Fingerprint)]) -> bool {
         told.iter().all(|(sequence, _)| (self.low..=self.high).contains(sequence))
             && told.is_sorted_by(|a, b| a.0 < b.0)
-    }
-
-    /// Goes on below its window. Answers whether there is something.
-    fn descend(&mut self) -> bool {
-        self.high = self.low - 1;
-        self.low = self.high.saturating_sub(limits::FINGERPRINTS_MAX - 1).max(1);
-        self.tries = 0;
-        self.high > 0
     }
 }
 
@@ -183,7 +193,8 @@ impl Replica {
         }
         while search.probe.is_none() {
             let Some((member, position)) = members.pop_front() else { return true };
-            search.probe = Probe::below(member, position.min(head));
+            let floor = search.audits.map_or(0, |audit| audit.floor);
+            search.probe = Probe::between(member, floor, position.min(head));
         }
         let Some(probe) = &mut search.probe else { return true };
         self.next_ask += 1;
@@ -284,10 +295,11 @@ impl Replica {
         let ours = self.store.fingerprints(search.origin, (probe.low, probe.high))?;
         probe.newest = probe.newest.max(told.newest);
         let differs = search.compare(probe, &ours, &told.stored);
-        if (search.audits.is_some() || differs || probe.agreed == 0) && probe.descend() {
+        if (search.audits.is_some() || differs || probe.agreed == 0) && probe.floor + 1 < probe.low {
+            probe.descend();
             return Ok(false);
         }
-        if probe.agreed < probe.top && search.audits.is_none() {
+        if probe.agreed < probe.top && search.origin == self.node() {
             let unknown = (probe.agreed + 1, probe.top);
             let later = self.store.first_later(search.origin, unknown, probe.newest)?;
             search.later = search.later.into_iter().chain(later).min();
