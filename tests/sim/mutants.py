@@ -86,7 +86,10 @@ def fails(test: list[str]) -> bool:
     suite, name = test
     command = ["cargo", "test", "--quiet", "--locked", "--package", "rowcast", "--test", suite, "--", "--exact", name]
     environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="-Awarnings")
-    ended = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True)
+    try:
+        ended = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired:
+        return True
     return "1 failed" in ended.stdout
 
 
