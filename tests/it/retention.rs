@@ -44,8 +44,13 @@ fn under_churn_with_the_latest_history_the_files_stay_bounded() {
     }
     // What is in use is what it was; the last conflicts are kept beside it. The file is as large as it had to be for what waited
     // to be compacted at a time: the first round, which makes it, is not the measure.
+    // A twentieth of so few rows is less than two pages, and so much comes and goes with how full they are.
     let ((used, file), (used_last, file_last)) = (bytes[1], bytes[4]);
-    assert!(used_last * 20 <= used.min(bytes[0].0) * 21, "bytes in use, and of the file, after each round: {bytes:?}");
+    let pages = 2 * 4_096;
+    assert!(
+        used_last * 20 <= (used.min(bytes[0].0) + pages) * 21,
+        "bytes in use, and of the file, after each round: {bytes:?}"
+    );
     assert!(file_last * 10 <= file * 13, "bytes in use, and of the file, after each round: {bytes:?}");
     assert!(file_last <= bytes[0].1 * 2, "bytes in use, and of the file, after each round: {bytes:?}");
     assert!(nodes.iter().all(|node| node.number("SELECT count(*) FROM _rowcast_contexts") < 1000));
