@@ -170,6 +170,9 @@ impl Replica {
         member: NodeId,
         at: Moment,
     ) {
+        if member == origin {
+            return; // It speaks for itself: it hears of the fork, and leaves its id. If both gave way, nobody would have the rest.
+        }
         self.drop_audit(|_| true);
         if self.is_disputing() || at.uptime < self.identity.dispute_not_before || !self.flows() {
             return;
@@ -199,7 +202,8 @@ impl Replica {
         // What is stored, and not what is remembered of it.
         let (Some(sequence), Some(theirs), Some(kept)) = (search.fork, search.theirs, search.ours) else { return };
         self.identity.remember(EventId { origin: search.origin, sequence }, kept);
-        if theirs < kept {
+        let author = search.audits.is_some_and(|audit| audit.member == search.origin);
+        if theirs < kept && !author {
             self.identity.yields = Some((search.origin, sequence, theirs));
         } else {
             let fork = Fork { sequence, kept, since: at.uptime, seen: at.uptime };
