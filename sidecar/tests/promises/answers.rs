@@ -1,12 +1,16 @@
-//! What a node waits to hear before it speaks.
+//! What a node waits to hear before it speaks, and which questions it does not answer.
 
 use std::time::Duration;
 
+use rowcast::edge::store::Answer;
+use rowcast::flow::fetch::Request;
+use rowcast::limits;
 use rowcast::members::Presence;
 use rowcast::replica::{Input, Output};
 use rowcast::wire::{self, Message};
 
 use super::order::presence;
+use super::stage::{answer, declaration, reader};
 use super::{Node, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
@@ -75,5 +79,30 @@ fn a_node_that_was_never_complete_does_not_take_itself_for_that_by_the_word_of_o
             node.run();
         }
         assert_eq!(node.replica().is_ready(), complete);
+    }
+}
+
+/// A request comes from the network: it may ask for anything.
+#[test]
+fn a_range_that_makes_no_sense_or_is_too_long_is_refused() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.sql("INSERT INTO t VALUES ('x', '1'), ('y', '1')");
+    node.run();
+    let (origin, reader) = (node.replica().node(), reader(&node.path(), &declaration(&toml(&["t"]))));
+    let ask = |request| wire::decode(&answer(&reader, &request)).unwrap();
+    let most = limits::FINGERPRINTS_MAX;
+    for (first, last) in [(0, 5), (2, 1), (u64::MAX, 0), (1, u64::MAX), (1, most + 1), (9, most + 9)] {
+        let said = ask(Request::Fingerprints { origin, first, last });
+        assert!(matches!(said, Message::Refused(_)), "{first} to {last}: {said:?}");
+    }
+    for (first, last, stored) in [(1, most, 2), (2, most + 1, 1), (u64::MAX, u64::MAX, 0)] {
+        let Message::Fetched(Answer::Fingerprints(said)) = ask(Request::Fingerprints { origin, first, last }) else {
+            panic!("{first} to {last} is refused");
+        };
+        assert_eq!(said.stored.len(), stored, "{first} to {last}");
+    }
+    for (first, last) in [(0, 5), (2, 1)] {
+        let said = ask(Request::Fetch { origin, first, last, bytes: 1_000 });
+        assert!(matches!(said, Message::Refused(_)), "{first} to {last}: {said:?}");
     }
 }
