@@ -53,6 +53,9 @@ pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
 /// Ids that a database had before, and that are remembered: of most of them numbers may have been given out twice.
 pub const FORMER_IDS_MAX: usize = 16;
 
+/// Ends of transactions that are known in a long journal: at some 5 ms from one to the next, a backlog of twenty seconds.
+pub const JOURNAL_ENDS_MAX: usize = 4_096;
+
 /// Numbers of events whose fingerprints are asked for at once: some 10 ms to read them.
 pub const FINGERPRINTS_MAX: u64 = 1_024;
 
@@ -149,9 +152,9 @@ pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
 /// for each row.
 pub const CACHE_KIB: i64 = 8 * 1024;
 
-/// The same while the node is not READY: what a transaction of [`APPLY_ROWS_BEHIND_MAX`] rows changes is written once, when it
-/// ends.
-pub const CACHE_BEHIND_KIB: i64 = 20 * 1024;
+/// The same while the service is quiet: only what it writes makes SQLite forget them. Of some 150,000 records the indexes fit,
+/// and what a transaction of [`APPLY_ROWS_BEHIND_MAX`] rows changes is written once, when it ends.
+pub const CACHE_QUIET_KIB: i64 = 16 * 1024;
 
 /// Frames in the `-wal` at which the node's own thread stops and copies them itself, when nobody did it before: else it would
 /// grow for as long as there is always something to write. SQLite's own 1,000 copies the pages of an index that is written in

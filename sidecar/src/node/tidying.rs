@@ -27,7 +27,7 @@ pub(super) fn bounds(portion: Portion) -> Bounds {
     let (cache_kib, log_bytes_kept) = match portion {
         Portion::Small => (limits::CACHE_KIB, 0),
         Portion::Usual => (limits::CACHE_KIB, limits::WAL_BYTES_KEPT),
-        Portion::Large => (limits::CACHE_BEHIND_KIB, limits::WAL_BYTES_KEPT),
+        Portion::Quiet | Portion::Large => (limits::CACHE_QUIET_KIB, limits::WAL_BYTES_KEPT),
     };
     Bounds { cache_kib, log_frames: portion.log_frames_max(), log_bytes_kept }
 }

@@ -22,6 +22,9 @@ pub enum Portion {
     Small,
     /// As usual.
     Usual,
+    /// The service has been quiet for a while, and may write again at any moment: transactions are longer, and pages of the
+    /// database are kept in memory, as no other one changes them.
+    Quiet,
     /// The node is on its way to READY, and nobody waits for its database.
     Large,
 }
@@ -31,7 +34,7 @@ impl Portion {
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::Small => limits::PAGE_BYTES_SMALL,
-            Self::Usual => limits::PAGE_BYTES,
+            Self::Usual | Self::Quiet => limits::PAGE_BYTES,
             Self::Large => limits::PAGE_BYTES_MAX,
         }
     }
@@ -40,7 +43,7 @@ impl Portion {
     pub(super) fn ahead_bytes(self) -> usize {
         match self {
             Self::Small => limits::PAGE_BYTES_SMALL,
-            Self::Usual => limits::AHEAD_BYTES,
+            Self::Usual | Self::Quiet => limits::AHEAD_BYTES,
             Self::Large => limits::AHEAD_BYTES_MAX,
         }
     }
@@ -49,7 +52,7 @@ impl Portion {
     pub fn log_frames_max(self) -> i64 {
         match self {
             Self::Small => limits::WAL_FRAMES_SMALL,
-            Self::Usual => limits::WAL_FRAMES_USUAL,
+            Self::Usual | Self::Quiet => limits::WAL_FRAMES_USUAL,
             Self::Large => limits::WAL_FRAMES_MAX,
         }
     }
@@ -101,11 +104,10 @@ impl Replica {
     pub fn portion(&self, at: Moment) -> Portion {
         if self.room.is_short_of(limits::ROOM_SMALL, at.uptime) {
             Portion::Small
-        } else if matches!(self.phase, Phase::Ready)
-            || self.spares_service(at)
-            || self.room.is_short_of(limits::ROOM_USUAL, at.uptime)
-        {
+        } else if self.spares_service(at) {
             Portion::Usual
+        } else if matches!(self.phase, Phase::Ready) || self.room.is_short_of(limits::ROOM_USUAL, at.uptime) {
+            Portion::Quiet
         } else {
             Portion::Large
         }
@@ -115,7 +117,7 @@ impl Replica {
     pub(super) fn apply_rows_max(&self, at: Moment) -> usize {
         match self.portion(at) {
             Portion::Large => limits::APPLY_ROWS_BEHIND_MAX,
-            Portion::Usual if !self.spares_service(at) => limits::APPLY_ROWS_QUIET_MAX,
+            Portion::Quiet => limits::APPLY_ROWS_QUIET_MAX,
             Portion::Usual | Portion::Small => limits::APPLY_ROWS_MAX,
         }
     }

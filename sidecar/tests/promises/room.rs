@@ -59,7 +59,7 @@ fn a_node_that_is_ready_or_whose_service_writes_takes_no_more_than_usual() {
         let at = node.at();
         node.replica().portion(at)
     };
-    assert_eq!(portion(&mut node), Portion::Usual);
+    assert_eq!(portion(&mut node), Portion::Quiet);
     node.start(false);
     node.tick(Duration::from_millis(100));
     assert_eq!(portion(&mut node), Portion::Large, "it is on its way");
