@@ -52,7 +52,9 @@ impl Replica {
     /// Compares some rows. Answers whether it did anything.
     pub(super) fn sweep_once(&mut self, at: Moment) -> Result<bool, Failure> {
         let Some(cursor) = self.sweeps.front().cloned() else { return Ok(false) };
-        let forget = !self.journal_forgotten && !self.store.durable().loaded;
+        // A group that has begun to become events goes on to its end before.
+        let begun = self.store.durable().open_group.is_some();
+        let forget = !self.journal_forgotten && !self.store.durable().loaded && !begun;
         let (table, round) = (cursor.table.clone(), cursor.round);
         let begins = cursor.at == reconcile::Phase::Rows(None);
         let schema = self.verify.swept_since;
