@@ -48,6 +48,7 @@ pub mod whole;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rowcast_schema::declaration::Declaration;
 use rowcast_schema::layout::{Layout, LayoutId};
@@ -65,7 +66,7 @@ pub use self::drift::{Pending, Told, Want};
 pub use self::dropping::Stored;
 use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};
-pub use self::journal::{JournalRow, OpenGroup};
+pub use self::journal::{Ends, JournalRow, OpenGroup};
 pub use self::layouts::KnownLayout;
 pub use self::migration::Migration;
 pub use self::open::ensure_wal;
@@ -113,6 +114,8 @@ pub struct Durable {
     pub renewal: Option<Renewal>,
     /// Whether any of them is to be tried at once.
     pub due: bool,
+    /// Where transactions of the service are known to end in the journal.
+    pub journal_ends: Ends,
     /// The ids that this database had before, the newest last: numbers of theirs may have been given out twice.
     pub former: Vec<NodeId>,
 }
@@ -136,6 +139,7 @@ pub struct Store {
     starting: bool,
     claim: Claim,
     new_identity: bool,
+    held: Duration,
 }
 
 impl Store {
@@ -190,6 +194,7 @@ impl Store {
             starting: true,
             claim,
             new_identity: false,
+            held: Duration::ZERO,
         };
         if in_place {
             store.prove_identity()?;
@@ -234,6 +239,13 @@ impl Store {
     /// What `work` fails with, or SQLite at begin and commit.
     pub fn write<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<R, Error> {
         install::begin(&self.connection)?;
+        let began = Instant::now();
+        let result = self.commit(work);
+        self.held += began.elapsed();
+        result
+    }
+
+    fn commit<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<R, Error> {
         let result = self.inside(work);
         match result {
             Ok((value, durable)) => {
@@ -250,6 +262,11 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// For how long the write lock was held so far, without the waits for it.
+    pub fn held(&self) -> Duration {
+        self.held
     }
 
     fn inside<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<(R, Durable), Error> {

@@ -1,15 +1,17 @@
 //! Makes events of changes: stamps them, numbers them, stores them, all in the transaction that clears the journal.
 //!
-//! A group is the journal as it stood when its ingest began: always whole transactions of the service. A long journal
-//! is ingested in several transactions; its last number is fixed at the beginning, so nothing of it is published
-//! before all of it is stored.
+//! A group is always whole transactions of the service. Where one ends the journal does not say; but under the write lock the
+//! journal ends with a whole one. A short journal is one group. A long one ends where it was seen to end before, an ingest ago
+//! or some: else each group would be what was written while the one before it was ingested, each longer than the last, and
+//! others hold their write lock for a whole one. A group may need several transactions; its last number is fixed at the
+//! beginning, so nothing of it is published before all of it is stored.
 //!
 //! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
 
 use rowcast_schema::journal::Op;
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, JournalRow, OpenGroup, ParkReason, Place, Tx, Why};
+use crate::edge::store::{Ends, Error, JournalRow, OpenGroup, ParkReason, Place, Tx, Why};
 use crate::event::{self, Event, EventId, Piece, Version};
 use crate::flow::capture::{self, Change};
 use crate::limits;
@@ -26,6 +28,9 @@ pub struct Ingested {
     pub more: bool,
     /// Events stored.
     pub events: usize,
+    /// Milliseconds in which the service wrote them: about as often it committed. A long transaction counts more than once, and
+    /// what it commits within one of them counts once.
+    pub commits: u32,
 }
 
 /// Ingests the journal, at most `rows_max` rows of it.
@@ -47,8 +52,11 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         }
     };
     let mut writer = Writer::begin(tx, open.next, open.last)?;
-    let mut last_row = None;
+    let (mut last_row, mut commits, mut written_at) = (None, 0, None);
     for row in &rows {
+        if written_at.replace(row.at) != Some(row.at) {
+            commits += 1;
+        }
         let change = capture::journal::change(writer.tx, row);
         writer.store(change, now)?;
         last_row = Some(row.n);
@@ -58,9 +66,15 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
     if let Some(last_row) = last_row {
         tx.journal_delete_until(last_row)?;
     }
+    let left = if emptied { None } else { tx.journal_extent()?.map(|(last, _)| last) };
+    if let Some(last_row) = last_row {
+        tx.durable.journal_ends.note(last_row, left);
+    }
     let next = open.next + events.len() as Sequence;
     let ended = rows.is_empty() || open.last < next;
-    finish(tx, Progress { open, next, ended, last_timestamp, emptied }, events)
+    let emptied = left.is_none();
+    let ingested = finish(tx, Progress { open, next, ended, last_timestamp, emptied }, events)?;
+    Ok(Ingested { commits, ..ingested })
 }
 
 struct Progress {
@@ -87,8 +101,7 @@ fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ing
     let last = next - 1;
     assert_eq!(last, open.last, "bug: a group has another length than it was numbered for");
     tx.set_position(node, last, last_timestamp)?;
-    let mut ingested =
-        Ingested { more: !emptied && tx.journal_extent()?.is_some(), events: count, ..Default::default() };
+    let mut ingested = Ingested { more: !emptied, events: count, ..Default::default() };
     if count as Sequence == last + 1 - open.first {
         let context = tx.durable.context.clone();
         ingested.groups.push(Piece { first: open.first, group_last: last, context, events });
@@ -131,8 +144,16 @@ fn open_group(tx: &mut Tx<'_>, rows_max: usize) -> Result<Option<OpenGroup>, Err
     if let Some(open) = tx.durable.open_group {
         return Ok(Some(open));
     }
-    let Some((until, _)) = tx.journal_extent()? else { return Ok(None) };
-    capture::journal::drop_unreadable(tx)?;
+    let Some((last, rows)) = tx.journal_extent()? else { return Ok(None) };
+    let first = last + 1 - i64::try_from(rows).unwrap_or(i64::MAX);
+    let mut until = tx.durable.journal_ends.cut((first, last), rows_max);
+    // Whether a suspect is alive the rows say, and those are as all of the journal left them.
+    // They may be looked at in several transactions, after which they are none any more.
+    if until < last && !tx.journal_suspects(until, 1)?.is_empty() {
+        tx.durable.journal_ends = Ends::default();
+        until = last;
+    }
+    capture::journal::drop_unreadable(tx, until)?;
     if !capture::journal::settle_suspects(tx, until, rows_max)? {
         return Ok(None);
     }
@@ -162,7 +183,8 @@ pub fn changes(tx: &mut Tx<'_>, changes: Vec<Change>, now: Timestamp) -> Result<
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied: false }, events)
+    let emptied = tx.journal_extent()?.is_none();
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied }, events)
 }
 
 /// Ingests what a migration did, as one group, with the timestamps that are given: right behind what it was made from.
@@ -184,7 +206,8 @@ pub fn carried(tx: &mut Tx<'_>, changes: Vec<(Change, Timestamp)>) -> Result<Ing
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied: false }, events)
+    let emptied = tx.journal_extent()?.is_none();
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied }, events)
 }
 
 /// Stores changes as events, one number after the other.

@@ -55,6 +55,41 @@ pub struct OpenGroup {
     pub next: Sequence,
 }
 
+/// Where transactions of the service are known to end: the last row of the journal, each time that it was looked at under the
+/// write lock. Known in memory only, and good for as long as rows are taken away from the beginning alone: SQLite gives the
+/// number of a last row that is gone to the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// The row after the last one that was ingested.
+    next: i64,
+    ends: Vec<i64>,
+}
+
+impl Ends {
+    /// The row that a group which begins with `first` is to end with, of a journal that ends with `last`: the last known end
+    /// within so many rows, else the next one.
+    pub fn cut(&mut self, (first, last): (i64, i64), rows_max: usize) -> i64 {
+        if self.next != first || self.ends.last().is_some_and(|end| last < *end) {
+            self.ends.clear();
+        }
+        let most = first.saturating_add(i64::try_from(rows_max).unwrap_or(i64::MAX));
+        let within = self.ends.partition_point(|end| *end < most);
+        let fits = within.checked_sub(1).map(|at| self.ends[at]).filter(|end| first <= *end);
+        fits.or_else(|| self.ends.get(within).copied()).unwrap_or(last)
+    }
+
+    /// Rows up to `ingested` are taken away, and what is left, if anything, ends with `last`.
+    pub fn note(&mut self, ingested: i64, last: Option<i64>) {
+        let Some(last) = last else { return *self = Self::default() };
+        self.next = ingested + 1;
+        let gone = self.ends.partition_point(|end| *end <= ingested);
+        self.ends.drain(..gone);
+        if self.ends.len() < limits::JOURNAL_ENDS_MAX && self.ends.last().is_none_or(|end| *end < last) {
+            self.ends.push(last);
+        }
+    }
+}
+
 impl Tx<'_> {
     /// The last row of the journal, and roughly how many there are; none when it is empty.
     pub fn journal_extent(&self) -> Result<Option<(i64, usize)>, Error> {
@@ -126,13 +161,13 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// The layouts that its rows have. An unknown one is damage.
-    pub fn journal_layouts(&mut self) -> Result<Vec<Arc<Layout>>, Error> {
+    /// The layouts that its rows up to and with `until` have. An unknown one is damage.
+    pub fn journal_layouts(&mut self, until: i64) -> Result<Vec<Arc<Layout>>, Error> {
         let connection = self.connection;
         let ids = connection
-            .prepare_cached("SELECT DISTINCT layout FROM _rowcast_journal")
+            .prepare_cached("SELECT DISTINCT layout FROM _rowcast_journal WHERE n <= ?1")
             .and_then(|mut statement| {
-                statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
+                statement.query_map([until], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
             })
             .doing("look at the journal")?;
         let layout = |id| self.layout(LayoutId(id))?.ok_or_else(|| damaged(JOURNAL, format!("an unknown layout {id}")));
@@ -141,6 +176,7 @@ impl Tx<'_> {
 
     /// Drops the rows of one layout. Answers how many there were.
     pub fn journal_delete_layout(&mut self, layout: LayoutId) -> Result<usize, Error> {
+        self.durable.journal_ends = Ends::default();
         self.connection.execute("DELETE FROM _rowcast_journal WHERE layout = ?1", [layout.0]).doing("clear the journal")
     }
 
@@ -155,10 +191,47 @@ impl Tx<'_> {
 
     /// Drops one row: a suspect that is alive.
     pub fn journal_delete(&mut self, n: i64) -> Result<(), Error> {
+        self.durable.journal_ends = Ends::default();
         self.connection
             .prepare_cached("DELETE FROM _rowcast_journal WHERE n = ?1")
             .and_then(|mut statement| statement.execute([n]))
             .doing("clear the journal")
             .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_ends_where_a_transaction_was_seen_to_end_and_fits_if_one_does() {
+        let mut ends = Ends::default();
+        assert_eq!(ends.cut((1, 900), 500), 900, "nothing is known");
+        for (ingested, last) in [(500, 1_300), (900, 1_700), (900, 1_700), (1_000, 2_600)] {
+            ends.note(ingested, Some(last));
+        }
+        assert_eq!(ends.cut((1_001, 2_600), 500), 1_300, "two fit not");
+        assert_eq!(ends.cut((1_001, 2_600), 700), 1_700, "the last one that fits");
+        assert_eq!(ends.cut((1_001, 2_600), 200), 1_300, "none fits: the next one");
+        ends.note(1_300, Some(2_600));
+        assert_eq!(ends.cut((1_301, 2_600), 500), 1_700);
+    }
+
+    #[test]
+    fn what_somebody_else_took_away_makes_all_ends_unknown() {
+        let noted = || {
+            let mut ends = Ends::default();
+            ends.note(100, Some(300));
+            ends.note(200, Some(600));
+            ends
+        };
+        assert_eq!(noted().cut((201, 700), 150), 300);
+        assert_eq!(noted().cut((202, 700), 150), 700, "a row is gone");
+        assert_eq!(noted().cut((1, 700), 150), 700, "all were gone, and the numbers began anew");
+        assert_eq!(noted().cut((201, 500), 150), 500, "it ends before an end");
+        let mut emptied = noted();
+        emptied.note(600, None);
+        assert_eq!(emptied.cut((1, 700), 150), 700);
     }
 }

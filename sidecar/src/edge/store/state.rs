@@ -8,7 +8,7 @@ use super::error::{Doing as _, Error, damaged};
 use super::parked;
 use super::renewal;
 use super::tx::{Tx, signed, unsigned};
-use super::{Durable, OpenGroup, definition, parse, serve};
+use super::{Durable, Ends, OpenGroup, definition, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::EventId;
 use crate::limits;
@@ -118,6 +118,7 @@ impl Tx<'_> {
 
     /// Forgets what the journal holds: only on a node that is not complete yet, whose rows are compared afterwards.
     pub fn journal_forget(&mut self) -> Result<(), Error> {
+        self.durable.journal_ends = Ends::default();
         self.connection.execute_batch("DELETE FROM _rowcast_journal").doing("clear the journal")
     }
 
@@ -219,6 +220,7 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         renewal: renewal::load(connection)?,
         due,
         vector,
+        journal_ends: Ends::default(),
         former: former_ids(connection)?,
     })
 }
@@ -232,8 +234,8 @@ pub(super) fn former_ids(connection: &Connection) -> Result<Vec<NodeId>, Error> 
     serde_json::from_str(&text).map_err(|error| damaged(bookkeeping::STATE, error))
 }
 
-/// Makes a node id and stores it, and notes the one that is left. The chance comes from SQLite, which takes it from the system, or from the seed of a
-/// simulation: a node id breaks ties, so that a history could not be repeated without it.
+/// Makes a node id and stores it, and notes the one that is left. The chance comes from SQLite, which takes it from the
+/// system, or from the seed of a simulation: a node id breaks ties, so that a history could not be repeated without it.
 pub(super) fn begin_identity(connection: &Connection) -> Result<NodeId, Error> {
     let random: [u8; 16] =
         connection.query_row("SELECT randomblob(16)", [], |row| row.get(0)).doing("make a node id")?;

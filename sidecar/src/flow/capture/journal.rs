@@ -40,13 +40,14 @@ pub fn is_readable(tx: &Tx<'_>, layout: &Layout) -> bool {
     table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(layout))
 }
 
-/// Drops rows that no event can be made of: their table is no longer replicated, or its primary key is another one now.
-/// What the latter meant is found by the reconciliation that follows every change of a schema.
+/// Drops rows that no event can be made of, of layouts that rows up to and with `until` have: their table is no longer
+/// replicated, or its primary key is another one now. What the latter meant is found by the reconciliation that follows every
+/// change of a schema.
 ///
 /// # Errors
 /// When the database fails.
-pub fn drop_unreadable(tx: &mut Tx<'_>) -> Result<(), Error> {
-    for layout in tx.journal_layouts()? {
+pub fn drop_unreadable(tx: &mut Tx<'_>, until: i64) -> Result<(), Error> {
+    for layout in tx.journal_layouts(until)? {
         if !is_readable(tx, &layout) {
             let rows = tx.journal_delete_layout(layout.id)?;
             tracing::warn!(
