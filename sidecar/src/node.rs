@@ -13,6 +13,7 @@
 
 mod copies;
 mod inbox;
+mod resting;
 mod serving;
 mod thread;
 mod tidying;

@@ -17,6 +17,7 @@ mod intake;
 mod layouts;
 mod load;
 mod outgoing;
+mod pace;
 mod pause;
 mod portion;
 mod presence;
@@ -44,6 +45,8 @@ use crate::members::Members;
 use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
+
+use self::pace::Pace;
 
 pub use portion::{Copying, Portion};
 pub use verify::Asked;
@@ -145,8 +148,22 @@ pub enum Output {
     },
 }
 
+/// How long the write lock is left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// For having been held: at least so long, or fixed pauses fall into step with the service.
+    pub least: Duration,
+    /// Until so many commits may have come as are taken together.
+    pub gathering: Duration,
+    /// Then until the next commit, right behind which the service needs the lock least; so long at most.
+    pub next_commit: Duration,
+}
+
 /// How long after a write the service counts as active.
 const ACTIVE: Duration = Duration::from_millis(100);
+
+/// The longest that the write lock is left alone for having been held, but for jitter.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
 const SERVED: Duration = Duration::from_secs(10);
@@ -190,6 +207,10 @@ pub struct Replica {
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
+    /// How fast it writes.
+    pace: Pace,
+    /// There was nothing to do beside the journal: else gathering would keep what comes last from ever being done.
+    only_journal: bool,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
     backlog: VecDeque<(Sequence, Sequence)>,
@@ -265,6 +286,8 @@ impl Replica {
             drained: false,
             polled_at: at.uptime,
             written_at: None,
+            pace: Pace::default(),
+            only_journal: false,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
             sweeps: VecDeque::new(),
@@ -383,8 +406,19 @@ impl Replica {
     }
 
     /// Whether the service has written lately: then the write lock is left alone between two transactions.
-    pub fn service_is_active(&self, at: Moment) -> bool {
+    fn service_is_active(&self, at: Moment) -> bool {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
+    }
+
+    /// For how long the write lock is left alone after a transaction that took so long: while the service writes for at least
+    /// as long, and where one commit follows the other until there are some to be taken together.
+    pub fn rest(&self, took: Duration, at: Moment) -> Rest {
+        if took.is_zero() || !self.service_is_active(at) {
+            return Rest::default();
+        }
+        let gathering = if self.only_journal { self.pace.gathering() } else { Duration::ZERO };
+        let next_commit = if gathering.is_zero() { Duration::ZERO } else { self.pace.time_of(2.0) };
+        Rest { least: took.min(REST_MAX), gathering, next_commit }
     }
 
     /// Whether the service has written in the last while, and may do so at any moment: then it comes first.
@@ -446,7 +480,9 @@ impl Replica {
             return self.ingest_journal(at);
         }
         self.others_turn = false;
-        match self.work_beside_the_journal(at)? {
+        let worked = self.work_beside_the_journal(at)?;
+        self.only_journal = worked == Worked::Idle;
+        match worked {
             Worked::Idle if journal => self.ingest_journal(at),
             worked => Ok(worked),
         }
@@ -505,6 +541,7 @@ impl Replica {
         let ingested = self.store.write(|tx| ingest::journal(tx, at.wall, limits::INGEST_ROWS_MAX))?;
         self.dirty = ingested.more;
         self.drained |= !ingested.more;
+        self.pace.note(ingested.commits, ingested.more, at.uptime);
         let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };
         self.publish(vec![ingested])?;
         Ok(worked)

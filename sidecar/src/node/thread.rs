@@ -1,7 +1,6 @@
 //! The node's own thread: takes what came, lets the replica work, and keeps out of the service's way.
 //!
-//! After a transaction the write lock is left alone for at least as long as it was held, with jitter, while the service
-//! writes: fixed pauses would fall into step with it.
+//! After a transaction the write lock is left alone while the service writes (`resting`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Received};
+use super::resting::Resting;
 use super::tidying::{self, Tidier};
 use crate::edge::clock;
 use crate::edge::store::{Error as StoreError, Store, room};
@@ -21,7 +21,7 @@ use crate::observe::health::Heartbeat;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason, Status};
 use crate::position::NodeId;
-use crate::replica::{Copying, Input, Moment, Options, Output, Portion, Replica, Worked};
+use crate::replica::{Copying, Input, Moment, Options, Output, Portion, Replica, Rest, Worked};
 use crate::supervise::BoxError;
 
 /// What the thread hands its results to.
@@ -36,9 +36,6 @@ pub(super) struct Turning {
 
 /// The longest sleep: time-outs are looked at this often.
 const TURN: Duration = limits::POLL_INTERVAL;
-
-/// The longest that the write lock is left alone, but for jitter.
-const REST_MAX: Duration = Duration::from_millis(50);
 
 /// How long the watch does not look while a wake-up waits: a tenth of the time of a busy node was looking.
 const WATCH_PAUSE: Duration = Duration::from_micros(300);
@@ -127,7 +124,7 @@ struct Turner {
     received: Received,
     turning: Turning,
     start: Instant,
-    rest_until: Instant,
+    resting: Resting,
     shown_at: Instant,
     shown_ready: bool,
     outputs_dropped: u64,
@@ -150,7 +147,7 @@ impl Turner {
             received,
             turning,
             start,
-            rest_until: start,
+            resting: Resting::none(start),
             shown_at: start,
             shown_ready: false,
             outputs_dropped: 0,
@@ -172,11 +169,9 @@ impl Turner {
             let at = self.at();
             self.replica.tick(at);
             self.send(); // What is asked for is on its way while this node works.
-            idle = true;
-            let worked = self.rest_until <= Instant::now();
-            if worked {
-                idle = self.work()? == Worked::Idle;
-            }
+            let worked = self.resting.left(Instant::now()).is_zero();
+            // Who rests has something to do: what it is was not looked at.
+            idle = worked && self.work()? == Worked::Idle;
             self.send();
             if worked {
                 self.tidy(idle);
@@ -188,14 +183,16 @@ impl Turner {
 
     /// Waits for something to come, unless there is work; then takes what else is there.
     fn take_inputs(&mut self, idle: bool) -> Result<(), super::inbox::Closed> {
-        let rest = self.rest_until.saturating_duration_since(Instant::now());
-        let mut wait = match (idle, rest) {
+        let mut wait = match (idle, self.resting.left(Instant::now())) {
             (true, Duration::ZERO) => TURN,
             (_, rest) => rest.min(TURN),
         };
         for _ in 0..INPUTS_AT_ONCE {
             let Some(input) = self.received.next(wait)? else { break };
             wait = Duration::ZERO;
+            if matches!(input, Input::Wake) {
+                self.resting.woken(Instant::now());
+            }
             let at = self.at();
             self.replica.handle(input, at);
         }
@@ -203,12 +200,12 @@ impl Turner {
     }
 
     fn work(&mut self) -> Result<Worked, BoxError> {
-        let began = Instant::now();
+        let (began, held) = (Instant::now(), self.replica.store().held());
         let at = self.at();
         let worked = self.replica.work(at)?;
-        let took = began.elapsed();
-        if !matches!(worked, Worked::Idle | Worked::Compared) {
-            metrics::LOCK_SECONDS.record(took);
+        let (took, held) = (began.elapsed(), self.replica.store().held() - held);
+        if !held.is_zero() {
+            metrics::LOCK_SECONDS.record(held);
         }
         match worked {
             Worked::Idle => return Ok(worked),
@@ -216,9 +213,11 @@ impl Turner {
             Worked::Applied => metrics::APPLY_SECONDS.record(took),
             Worked::Compared | Worked::Other => {}
         }
-        if self.replica.service_is_active(at) {
+        // With the wait for the lock: where that is long the service writes a lot.
+        let rest = self.replica.rest(if held.is_zero() { held } else { took }, at);
+        if rest != Rest::default() {
             let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-            self.rest_until = Instant::now() + took.min(REST_MAX).mul_f64(1.0 + jitter);
+            self.resting.begin(rest, jitter, Instant::now());
         }
         Ok(worked)
     }

@@ -285,6 +285,7 @@ impl Replica {
         self.counters.duplicates += applied.duplicates;
         self.counters.conflicts += applied.conflicts;
         self.counters.parked += applied.parked;
+        self.pace.note(applied.ingested.iter().map(|done| done.commits).sum(), false, at.uptime);
         self.publish(applied.ingested)?;
         Ok(true)
     }

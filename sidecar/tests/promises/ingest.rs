@@ -1,11 +1,14 @@
 //! Every change of the service becomes an event, whatever it did in between.
 
+use std::time::Duration;
+
+use rowcast::clock::Timestamp;
 use rowcast::edge::store::Store;
 use rowcast::flow::ingest;
-use rowcast::replica::Worked;
+use rowcast::replica::{Rest, Worked};
 use rowcast_schema::identifier::quoted;
 
-use super::{Node, declaration, toml};
+use super::{Node, declaration, event, layout, node_id, piece, toml};
 
 const USERS: &str = "CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, email TEXT UNIQUE);";
 
@@ -109,4 +112,110 @@ fn a_few_changes_of_a_table_that_is_gone_keep_no_others_from_becoming_events() {
     assert_eq!(node.events("t"), 1);
     assert_eq!(node.events("u"), 0, "no event can be made of it");
     assert_eq!(node.text("SELECT n AS v FROM _rowcast_journal"), None);
+}
+
+/// With each transaction of the sidecar between two of its own the service reads its pages again. So what follows fast is
+/// gathered; what comes alone is not.
+#[test]
+fn commits_are_gathered_where_one_follows_the_other() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id INTEGER PRIMARY KEY);");
+    let held = Duration::from_micros(300);
+    let mut rest_after = |millis| rests(&mut node, held, millis);
+    let alone = Rest { least: held, ..Rest::default() };
+    assert_eq!(rest_after(10), alone);
+    let fast = rest_after(2);
+    assert!(fast.gathering > Duration::from_millis(4), "{fast:?}");
+    assert!(fast.gathering < Duration::from_millis(10), "a doze is no way to save: {fast:?}");
+    assert!(Duration::ZERO < fast.next_commit && fast.next_commit < fast.gathering, "{fast:?}");
+    assert_eq!(rest_after(10), alone);
+    assert!(!rest_after(2).gathering.is_zero());
+    let shape = layout("t", &["id"]);
+    let other = event(&shape, "9000", Some(r#"{"id":9000}"#), Timestamp(1));
+    node.feed(node_id(9), vec![piece(1, 1, vec![other])], vec![shape]);
+    assert!((0..10).any(|_| node.work() == Worked::Applied));
+    let at = node.at();
+    assert!(node.replica().rest(held, at).gathering.is_zero(), "what comes last of all would never be done");
+    let mut rest_after = |millis| rests(&mut node, held, millis);
+    assert_eq!(rest_after(1_000), Rest::default(), "the service is quiet");
+    let at = node.at();
+    assert_eq!(node.replica().rest(Duration::ZERO, at), Rest::default(), "nothing was held");
+}
+
+/// The rest after a hundred commits, so many milliseconds apart.
+fn rests(node: &mut Node, held: Duration, millis: u64) -> Rest {
+    for _ in 0..100 {
+        node.sql("INSERT INTO t DEFAULT VALUES");
+        ingest_once(node);
+        node.tick(Duration::from_millis(millis));
+    }
+    let at = node.at();
+    node.replica().rest(held, at)
+}
+
+/// Else each group is what was written while the one before it was ingested, each longer than the last, and the others apply
+/// every one of them as a whole.
+#[test]
+fn groups_of_a_long_journal_end_where_transactions_were_seen_to_end() {
+    let mut node = Node::ready(&toml(&["u"]), USERS);
+    for (prefix, rows) in [("a", 1_200), ("b", 300), ("c", 400), ("d", 400)] {
+        node.sql(&users(prefix, rows));
+        ingest_once(&mut node);
+    }
+    node.run();
+    assert_eq!(groups(&node).as_deref(), Some("1200:1,1500:1,1900:1,2300:1"));
+}
+
+/// A suspect that is alive was the last row of the journal, and its number is given to the next one.
+#[test]
+fn a_transaction_that_begins_with_a_number_that_was_an_end_stays_whole() {
+    let mut node = Node::ready(&toml(&["u"]), USERS);
+    node.sql(&users("a", 1_200));
+    ingest_once(&mut node);
+    node.sql(&format!("BEGIN; {}; INSERT OR IGNORE INTO u VALUES ('b', 'a1'); COMMIT", users("b", 600)));
+    (0..3).for_each(|_| ingest_once(&mut node));
+    assert_eq!(node.text("SELECT max(n) AS v FROM _rowcast_journal").as_deref(), Some("1800"), "it was 1801");
+    node.sql(&users("c", 700));
+    node.run();
+    assert_eq!(groups(&node).as_deref(), Some("1200:1,1800:1,2500:1"));
+}
+
+/// A row was only suspected when its transaction ended, and the next one deleted it: that is not the first one's doing, however
+/// many suspects there are to be looked at.
+#[test]
+fn what_the_next_transaction_deleted_is_not_in_the_group_of_the_one_that_only_suspected_it() {
+    let mut node = Node::ready(&toml(&["u"]), USERS);
+    node.sql(&users("a", 1_200));
+    ingest_once(&mut node);
+    node.sql(&format!("BEGIN; INSERT OR IGNORE INTO u VALUES ('t', 'a1'); {}; COMMIT", users("b", 10)));
+    ingest_once(&mut node);
+    node.sql(
+        "BEGIN; UPDATE u SET id = 'z' WHERE id = 'a1';
+         REPLACE INTO u SELECT 'r' || id, email FROM u WHERE id BETWEEN 'a2' AND 'a9'; COMMIT",
+    );
+    let suspects = "SELECT count(*) > 600 AS v FROM _rowcast_journal WHERE op = 4";
+    assert_eq!(node.text(suspects).as_deref(), Some("1"));
+    node.run();
+    let deletes = "SELECT DISTINCT group_last AS v FROM u_Events WHERE record_id = 'a1' AND data IS NULL";
+    let of_next = "SELECT DISTINCT group_last AS v FROM u_Events WHERE record_id = 'z'";
+    assert!(node.text(deletes).is_some());
+    assert_eq!(node.text(deletes), node.text(of_next));
+}
+
+/// One statement that makes so many rows.
+fn users(prefix: &str, rows: u32) -> String {
+    let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})");
+    format!("{numbers} INSERT INTO u SELECT '{prefix}' || i, '{prefix}' || i FROM n")
+}
+
+/// One page of a long journal, in turn with what else there is.
+fn ingest_once(node: &mut Node) {
+    node.wake();
+    assert!((0..10).any(|_| node.work() == Worked::Ingested));
+}
+
+/// The last number of each group, and from how many transactions its events are.
+fn groups(node: &Node) -> Option<String> {
+    node.text(
+        "SELECT group_last || ':' || count(DISTINCT substr(record_id, 1, 1)) AS v FROM u_Events GROUP BY group_last",
+    )
 }

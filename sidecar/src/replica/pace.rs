@@ -1,0 +1,102 @@
+//! How fast the service commits, and for how long its commits are gathered.
+//!
+//! A lone commit becomes an event at once. Where one follows the other, each transaction of the sidecar in between costs the
+//! service its page cache, and now and then a wait for the lock: so a few of them are taken together.
+
+use std::time::Duration;
+
+/// Up to so many commits a second each is taken at once.
+const ALONE_MAX: f64 = 250.0;
+
+/// With each so many more a second one more is taken together with the others.
+const ONE_MORE: f64 = 60.0;
+
+/// Commits that are waited for, with the one that is there: the cost is shared by them, and the wait grows with them.
+const TOGETHER_MAX: f64 = 5.0;
+
+/// What is further back than about so long counts no more, in seconds.
+const REMEMBERED: f64 = 0.1;
+
+/// How fast the service commits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// Commits a second: an average in which what is older weighs less.
+    a_second: f64,
+    /// Up to when they are counted.
+    until: Duration,
+    /// The journal holds more than was taken: there is nothing to be gathered.
+    behind: bool,
+}
+
+impl Pace {
+    /// Takes in that the service committed about so often since the last time, and whether there is more.
+    pub(super) fn note(&mut self, commits: u32, more: bool, uptime: Duration) {
+        self.behind = more;
+        let passed = uptime.saturating_sub(self.until).as_secs_f64();
+        self.until = self.until.max(uptime);
+        let kept = (-passed / REMEMBERED).exp();
+        // What came in a shorter time than is remembered counts as if it had come in all of it.
+        self.a_second = self.a_second * kept + f64::from(commits) / REMEMBERED.max(passed);
+    }
+
+    /// How long the next commits are gathered before they are taken.
+    pub(super) fn gathering(self) -> Duration {
+        if self.behind {
+            return Duration::ZERO;
+        }
+        self.time_of(((self.a_second - ALONE_MAX) / ONE_MORE).clamp(0.0, TOGETHER_MAX - 1.0))
+    }
+
+    /// The time that so many commits take.
+    pub(super) fn time_of(self, commits: f64) -> Duration {
+        if commits > 0.0 { Duration::from_secs_f64(commits / self.a_second) } else { Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wait after two seconds of a commit each so many milliseconds.
+    fn waits(millis: u64) -> Duration {
+        let mut pace = Pace::default();
+        (0..2_000 / millis).for_each(|at| pace.note(1, false, Duration::from_millis(at * millis)));
+        pace.gathering()
+    }
+
+    #[test]
+    fn lone_commits_are_taken_at_once_and_a_flood_together() {
+        for slow in [5, 6, 10, 100, 1_000] {
+            assert_eq!(waits(slow), Duration::ZERO, "a commit each {slow} ms");
+        }
+        let (fast, faster) = (waits(2).as_millis(), waits(1).as_millis());
+        assert!((6..=8).contains(&fast), "four times 2 ms: {fast}");
+        assert!((3..=4).contains(&faster), "four times 1 ms: {faster}");
+    }
+
+    #[test]
+    fn nothing_is_gathered_where_enough_waits() {
+        let mut pace = Pace::default();
+        (0..1_000).for_each(|at| pace.note(1, false, Duration::from_millis(at)));
+        assert_ne!(pace.gathering(), Duration::ZERO);
+        pace.note(1, true, Duration::from_secs(1));
+        assert_eq!(pace.gathering(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_flood_is_forgotten() {
+        let mut pace = Pace::default();
+        (0..1_000).for_each(|at| pace.note(1, false, Duration::from_millis(at)));
+        pace.note(1, false, Duration::from_millis(1_500));
+        assert_eq!(pace.gathering(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_taken_together_counts_as_what_it_is() {
+        let (mut single, mut together) = (Pace::default(), Pace::default());
+        (1..=500).for_each(|at| single.note(1, false, Duration::from_millis(at * 2)));
+        (1..=100).for_each(|at| together.note(5, false, Duration::from_millis(at * 10)));
+        let difference = single.gathering().abs_diff(together.gathering());
+        assert!(difference <= Duration::from_millis(1), "{difference:?}");
+    }
+}
