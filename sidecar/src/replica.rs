@@ -38,7 +38,7 @@ use crate::clock::Timestamp;
 use crate::edge::store::{Error, Facts, Reader, Store};
 use crate::flow::capture::announced::Announcement;
 use crate::flow::fetch::{AskId, Fetching, Request};
-use crate::flow::ingest;
+use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::Order;
 use crate::limits;
 use crate::members::Members;
@@ -46,7 +46,7 @@ use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 
-use self::pace::Pace;
+use self::pace::{Overrun, Pace};
 
 pub use portion::{Copying, Portion};
 pub use verify::Asked;
@@ -165,6 +165,12 @@ const ACTIVE: Duration = Duration::from_millis(100);
 /// The longest that the write lock is left alone for having been held, but for jitter.
 const REST_MAX: Duration = Duration::from_millis(50);
 
+/// Times in a row that groups are applied before what comes behind that has a turn.
+const APPLIED_IN_A_ROW_MAX: u32 = 8;
+
+/// The longest that SQLite's own busy handler sleeps, which most services wait with.
+const SERVICE_SLEEP: Duration = Duration::from_millis(100);
+
 /// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
 const SERVED: Duration = Duration::from_secs(10);
 
@@ -207,9 +213,13 @@ pub struct Replica {
     polled_at: Duration,
     /// When the service was last seen to have written.
     written_at: Option<Duration>,
-    /// How fast it writes.
+    /// How fast it writes,
     pace: Pace,
-    /// There was nothing to do beside the journal: else gathering would keep what comes last from ever being done.
+    /// and whether its journal has been too long for a while.
+    overrun: Overrun,
+    /// Times that groups were applied since what comes behind that had a turn.
+    applied_in_a_row: u32,
+    /// There was nothing to do beside the journal: what there is would wait while commits are gathered.
     only_journal: bool,
     announced: VecDeque<(Announcement, Option<String>)>,
     /// Long groups to publish from our own tables: next and last sequence number.
@@ -287,6 +297,8 @@ impl Replica {
             polled_at: at.uptime,
             written_at: None,
             pace: Pace::default(),
+            overrun: Overrun::default(),
+            applied_in_a_row: 0,
             only_journal: false,
             announced: VecDeque::new(),
             backlog: VecDeque::new(),
@@ -379,7 +391,7 @@ impl Replica {
     pub fn tick(&mut self, at: Moment) {
         if at.uptime >= self.polled_at + limits::POLL_INTERVAL {
             self.polled_at = at.uptime;
-            self.poll();
+            self.look_for_commits(at);
         }
         self.watch_identity(at);
         self.clock_off = self.own_clock_off(at.uptime);
@@ -410,12 +422,18 @@ impl Replica {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
     }
 
-    /// For how long the write lock is left alone after a transaction that took so long: while the service writes for at least
-    /// as long, and where one commit follows the other until there are some to be taken together.
-    pub fn rest(&self, took: Duration, at: Moment) -> Rest {
-        if took.is_zero() || !self.service_is_active(at) {
+    /// For how long the write lock is left alone after a transaction that took so long, and held it for a part of that: while
+    /// the service writes for at least as long, and where one commit follows the other until there are some to be taken
+    /// together. Where the journal has been too long for a while, the service is held to the pace of this node: it gets the lock
+    /// for one commit.
+    pub fn rest(&self, took: Duration, held: Duration, at: Moment) -> Rest {
+        if held.is_zero() || !self.service_is_active(at) {
             return Rest::default();
         }
+        if self.overrun.lasts() && self.flows() {
+            return Rest { next_commit: (held * 4).min(SERVICE_SLEEP), ..Rest::default() };
+        }
+        // With the wait for the lock: where that is long the service writes a lot.
         let gathering = if self.only_journal { self.pace.gathering() } else { Duration::ZERO };
         let next_commit = if gathering.is_zero() { Duration::ZERO } else { self.pace.time_of(2.0) };
         Rest { least: took.min(REST_MAX), gathering, next_commit }
@@ -426,16 +444,18 @@ impl Replica {
         self.written_at.is_some_and(|written| at.uptime < written + SERVED)
     }
 
-    /// The net under the file watch.
-    fn poll(&mut self) {
-        match self.store.changed_by_others() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.dirty = true;
-                self.written_at = Some(self.polled_at);
-            }
-            Err(error) => tracing::debug!(error = error.chain(), "polling failed"),
+    /// Whether the service has committed since somebody looked last: the watch tells of this node's own commits, too. The net
+    /// under that watch.
+    pub fn look_for_commits(&mut self, at: Moment) -> bool {
+        let committed = self.store.changed_by_others().unwrap_or_else(|error| {
+            tracing::debug!(error = error.chain(), "looking for commits failed");
+            false
+        });
+        if committed {
+            self.dirty = true;
+            self.written_at = Some(at.uptime);
         }
+        committed
     }
 
     /// Does one bounded piece of work, and says what it was.
@@ -474,6 +494,8 @@ impl Replica {
         if self.heed(at)? {
             return Ok(Worked::Other);
         }
+        // On the way: it needs no lock, and would have no end where the service floods.
+        let published = self.publish_stored()?;
         let journal = (self.flows() || self.is_loading_again()) && self.dirty;
         if journal && !self.others_turn {
             self.others_turn = true;
@@ -484,6 +506,7 @@ impl Replica {
         self.only_journal = worked == Worked::Idle;
         match worked {
             Worked::Idle if journal => self.ingest_journal(at),
+            Worked::Idle if published => Ok(Worked::Other),
             worked => Ok(worked),
         }
     }
@@ -504,19 +527,28 @@ impl Replica {
             if self.verify_is_overdue(at) && self.verify_once(at)? {
                 return Ok(Worked::Compared);
             }
-            if self.apply_due(at)? {
-                return Ok(Worked::Applied);
+            if self.applied_in_a_row < APPLIED_IN_A_ROW_MAX {
+                let worked = self.apply_due(at)?;
+                if worked != Worked::Idle {
+                    self.applied_in_a_row += 1;
+                    return Ok(worked);
+                }
             }
-            if self.store.durable().due && self.retry_parked(at)? {
-                return Ok(Worked::Applied);
-            }
+        }
+        // In turn, too: where there is always something to apply, what comes behind it must not wait for ever.
+        let passed_over = APPLIED_IN_A_ROW_MAX <= std::mem::take(&mut self.applied_in_a_row);
+        match self.work_behind_the_applying(at)? {
+            Worked::Idle if passed_over && self.flows() => self.apply_due(at),
+            worked => Ok(worked),
+        }
+    }
+
+    fn work_behind_the_applying(&mut self, at: Moment) -> Result<Worked, Failure> {
+        if self.flows() && self.store.durable().due && self.retry_parked(at)? {
+            return Ok(Worked::Applied);
         }
         if self.load_once(at)? {
             return Ok(Worked::Applied);
-        }
-        if let Some((next, last)) = self.backlog.pop_front() {
-            self.publish_stored(next, last)?;
-            return Ok(Worked::Other);
         }
         if self.sweep_once(at)? {
             return Ok(Worked::Other);
@@ -538,12 +570,20 @@ impl Replica {
         if self.store.changed_by_others()? {
             self.written_at = Some(at.uptime);
         }
-        let ingested = self.store.write(|tx| ingest::journal(tx, at.wall, limits::INGEST_ROWS_MAX))?;
-        self.dirty = ingested.more;
-        self.drained |= !ingested.more;
-        self.pace.note(ingested.commits, ingested.more, at.uptime);
-        let worked = if ingested.events > 0 { Worked::Ingested } else { Worked::Other };
-        self.publish(vec![ingested])?;
+        let most = self.overrun.page();
+        let ingested = self.store.write(|tx| ingest::page(tx, at.wall, most))?;
+        self.drained |= ingested.last().is_none_or(|last| !last.more);
+        self.ingested(ingested, at)
+    }
+
+    /// A page of the journal has become events.
+    fn ingested(&mut self, page: Vec<Ingested>, at: Moment) -> Result<Worked, Failure> {
+        let (more, long) = page.last().map_or((false, false), |last| (last.more, last.long));
+        self.dirty = more;
+        self.overrun.note(long, at.uptime);
+        self.pace.note(page.iter().map(|done| done.commits).sum(), more, at.uptime);
+        let worked = if page.iter().any(|done| done.events > 0) { Worked::Ingested } else { Worked::Other };
+        self.publish(page)?;
         Ok(worked)
     }
 

@@ -75,6 +75,43 @@ fn write_while(node: &Node, story: &Story) -> Duration {
     longest
 }
 
+/// Faster than the sidecar makes events of it: what others wrote must not wait until that is over.
+#[test]
+fn what_others_write_arrives_while_the_service_loads_its_database() {
+    let nats = NatsServer::start();
+    let cluster = Cluster::start(&nats, ITEMS, ["a", "b"]);
+    let [a, b] = cluster.nodes();
+    let loaded = meanwhile(
+        |over| load_while(&b, over),
+        || {
+            for number in 0..3 {
+                a.sql(&format!("INSERT INTO items VALUES ('of a {number}', {number}, NULL)"));
+                eventually_eq!(b.number(&format!("SELECT count(*) FROM items WHERE id = 'of a {number}'")), 1);
+            }
+        },
+    );
+    assert_eq!(cluster.converged()["items"].len(), loaded + 3);
+}
+
+/// Writes transactions of twenty rows without a pause, with a busy timeout of one second: none fails. Gives the rows.
+fn load_while(node: &Node, story: &Story) -> usize {
+    let service = node.service();
+    service.busy_timeout(Duration::from_secs(1)).unwrap();
+    let mut rows = 0;
+    while story.goes_on() {
+        let write = || -> rusqlite::Result<()> {
+            service.execute_batch("BEGIN IMMEDIATE")?;
+            let mut insert = service.prepare_cached("INSERT INTO items(id, n) VALUES (?1, ?2)")?;
+            (rows..rows + 20)
+                .try_for_each(|number| insert.execute(params![format!("row {number}"), number]).map(drop))?;
+            service.execute_batch("COMMIT")
+        };
+        write().unwrap_or_else(|error| panic!("row {rows} on {} failed: {error}", node.name()));
+        rows += 20;
+    }
+    rows
+}
+
 #[test]
 fn a_full_disk_is_what_sqlite_says_and_rowcast_stops_loudly_and_resumes() {
     let disk = SmallDisk::mount(16);

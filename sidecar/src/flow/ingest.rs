@@ -26,11 +26,24 @@ pub struct Ingested {
     pub stored: Option<(Sequence, Sequence)>,
     /// Whether the journal holds more.
     pub more: bool,
+    /// So much more that it is too long to be drained from within another transaction.
+    pub long: bool,
+    /// Rows that it still holds, roughly.
+    left: usize,
     /// Events stored.
     pub events: usize,
+    /// Bytes of the rows of the journal that were taken.
+    bytes: usize,
     /// Milliseconds in which the service wrote them: about as often it committed. A long transaction counts more than once, and
     /// what it commits within one of them counts once.
     pub commits: u32,
+}
+
+impl Ingested {
+    /// Nothing was, of a journal that still has about so many rows.
+    fn leaving(rows: usize) -> Self {
+        Self { more: 0 < rows, long: limits::DRAIN_ROWS_MAX < rows, left: rows, ..Self::default() }
+    }
 }
 
 /// Ingests the journal, at most `rows_max` rows of it.
@@ -43,8 +56,7 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         Short::Whole(open, rows) => (open, rows, true),
         Short::No => {
             let Some(open) = open_group(tx, rows_max)? else {
-                let more = tx.journal_extent()?.is_some();
-                return Ok(Ingested { more, ..Default::default() });
+                return Ok(Ingested::leaving(rows_of(tx.journal_extent()?)));
             };
             // By count, not by number: SQLite gives a number out again when the journal was empty in between.
             let left = usize::try_from(open.last + 1 - open.next).unwrap_or(usize::MAX);
@@ -52,6 +64,7 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         }
     };
     let mut writer = Writer::begin(tx, open.next, open.last)?;
+    let bytes = rows.iter().map(JournalRow::bytes).sum();
     let (mut last_row, mut commits, mut written_at) = (None, 0, None);
     for row in &rows {
         if written_at.replace(row.at) != Some(row.at) {
@@ -66,15 +79,45 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
     if let Some(last_row) = last_row {
         tx.journal_delete_until(last_row)?;
     }
-    let left = if emptied { None } else { tx.journal_extent()?.map(|(last, _)| last) };
+    let left = if emptied { None } else { tx.journal_extent()? };
     if let Some(last_row) = last_row {
-        tx.durable.journal_ends.note(last_row, left);
+        tx.durable.journal_ends.note(last_row, left.map(|(last, _)| last));
     }
     let next = open.next + events.len() as Sequence;
     let ended = rows.is_empty() || open.last < next;
-    let emptied = left.is_none();
-    let ingested = finish(tx, Progress { open, next, ended, last_timestamp, emptied }, events)?;
-    Ok(Ingested { commits, ..ingested })
+    let left = rows_of(left);
+    let ingested = finish(tx, Progress { open, next, ended, last_timestamp, left }, events)?;
+    Ok(Ingested { commits, bytes, ..ingested })
+}
+
+/// The most that one transaction ingests.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Rows, and somewhat more where a group ends there.
+    pub rows: usize,
+    /// Bytes of their cells, and somewhat more.
+    pub bytes: usize,
+}
+
+/// Ingests group after group, as many as fit the page. It ends with a whole group, unless one is longer than the page.
+///
+/// # Errors
+/// When the database fails.
+pub fn page(tx: &mut Tx<'_>, now: Timestamp, most: Page) -> Result<Vec<Ingested>, Error> {
+    let mut done = Vec::new();
+    let (mut rows, mut bytes) = (0, 0);
+    loop {
+        let ingested = journal(tx, now, limits::INGEST_ROWS_MAX)?;
+        rows += ingested.events;
+        bytes += ingested.bytes;
+        let room = if bytes < most.bytes { most.rows.saturating_sub(rows) } else { 0 };
+        let fits = tx.durable.open_group.is_some() || ingested.left <= room || tx.durable.journal_ends.fits(room);
+        let goes_on = 0 < room && ingested.more && 0 < ingested.events && fits;
+        done.push(ingested);
+        if !goes_on {
+            return Ok(done);
+        }
+    }
 }
 
 struct Progress {
@@ -82,26 +125,26 @@ struct Progress {
     next: Sequence,
     ended: bool,
     last_timestamp: Timestamp,
-    /// Nothing is in the journal any more.
-    emptied: bool,
+    /// Rows that the journal still has, roughly.
+    left: usize,
 }
 
 /// Moves the head when the group is whole, and remembers the group when it is not.
 fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ingested, Error> {
-    let Progress { open, next, ended, last_timestamp, emptied } = progress;
+    let Progress { open, next, ended, last_timestamp, left } = progress;
     let node = tx.durable.node;
     tx.durable.next = next;
     let count = events.len();
     if !ended {
         tx.set_position(node, open.first - 1, last_timestamp)?;
         tx.set_open_group(Some(OpenGroup { next, ..open }))?;
-        return Ok(Ingested { more: true, events: count, ..Default::default() });
+        return Ok(Ingested { events: count, ..Ingested::leaving(left) });
     }
     tx.set_open_group(None)?;
     let last = next - 1;
     assert_eq!(last, open.last, "bug: a group has another length than it was numbered for");
     tx.set_position(node, last, last_timestamp)?;
-    let mut ingested = Ingested { more: !emptied, events: count, ..Default::default() };
+    let mut ingested = Ingested { events: count, ..Ingested::leaving(left) };
     if count as Sequence == last + 1 - open.first {
         let context = tx.durable.context.clone();
         ingested.groups.push(Piece { first: open.first, group_last: last, context, events });
@@ -183,8 +226,8 @@ pub fn changes(tx: &mut Tx<'_>, changes: Vec<Change>, now: Timestamp) -> Result<
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    let emptied = tx.journal_extent()?.is_none();
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied }, events)
+    let left = rows_of(tx.journal_extent()?);
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, left }, events)
 }
 
 /// Ingests what a migration did, as one group, with the timestamps that are given: right behind what it was made from.
@@ -206,8 +249,8 @@ pub fn carried(tx: &mut Tx<'_>, changes: Vec<(Change, Timestamp)>) -> Result<Ing
     let events = writer.events;
     let last_timestamp = tx.durable.clock.last();
     let open = OpenGroup { until: 0, first, last, next: first };
-    let emptied = tx.journal_extent()?.is_none();
-    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, emptied }, events)
+    let left = rows_of(tx.journal_extent()?);
+    finish(tx, Progress { open, next: last + 1, ended: true, last_timestamp, left }, events)
 }
 
 /// Stores changes as events, one number after the other.
@@ -296,8 +339,11 @@ impl Writer<'_, '_> {
 /// # Errors
 /// When the database fails.
 pub fn is_long(tx: &Tx<'_>) -> Result<bool, Error> {
-    let rows = tx.journal_extent()?.map_or(0, |(_, rows)| rows);
-    Ok(tx.durable.open_group.is_some() || limits::DRAIN_ROWS_MAX < rows)
+    Ok(tx.durable.open_group.is_some() || limits::DRAIN_ROWS_MAX < rows_of(tx.journal_extent()?))
+}
+
+fn rows_of(extent: Option<(i64, usize)>) -> usize {
+    extent.map_or(0, |(_, rows)| rows)
 }
 
 /// Ingests what waits in the journal from within another transaction, all of it. The journal is short: a long one was

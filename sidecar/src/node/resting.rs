@@ -11,7 +11,7 @@ pub(super) struct Resting {
     least_until: Instant,
     /// and until here where no commit comes before.
     until: Instant,
-    /// When a commit was heard of last. The sidecar's own are heard of, too: they fall into the fixed part.
+    /// When the service's last commit was heard of.
     woken_at: Instant,
 }
 
@@ -27,7 +27,7 @@ impl Resting {
         self.until = self.least_until + next_commit.mul_f64(1.0 - jitter / 2.0);
     }
 
-    /// Somebody committed.
+    /// The service committed.
     pub(super) fn woken(&mut self, now: Instant) {
         self.woken_at = now;
     }

@@ -190,10 +190,14 @@ impl Turner {
         for _ in 0..INPUTS_AT_ONCE {
             let Some(input) = self.received.next(wait)? else { break };
             wait = Duration::ZERO;
-            if matches!(input, Input::Wake) {
+            let at = self.at();
+            // The watch tells of this node's own commits, too.
+            if matches!(input, Input::Wake)
+                && !self.resting.left(Instant::now()).is_zero()
+                && self.replica.look_for_commits(at)
+            {
                 self.resting.woken(Instant::now());
             }
-            let at = self.at();
             self.replica.handle(input, at);
         }
         Ok(())
@@ -213,9 +217,11 @@ impl Turner {
             Worked::Applied => metrics::APPLY_SECONDS.record(took),
             Worked::Compared | Worked::Other => {}
         }
-        // With the wait for the lock: where that is long the service writes a lot.
-        let rest = self.replica.rest(if held.is_zero() { held } else { took }, at);
+        let rest = self.replica.rest(took, held, at);
         if rest != Rest::default() {
+            if !rest.next_commit.is_zero() {
+                self.replica.look_for_commits(at); // What came before does not end it.
+            }
             let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
             self.resting.begin(rest, jitter, Instant::now());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Failure, Moment, Output, Replica};
+use super::{Failure, Moment, Output, Replica, Worked};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
@@ -12,7 +12,7 @@ use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
-use crate::flow::ingest;
+use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::{Gap, Order, Step};
 use crate::flow::receive;
 use crate::limits;
@@ -267,16 +267,18 @@ impl Replica {
         useful
     }
 
-    /// Applies groups whose turn it is, as many as fit one short transaction. Answers whether it did anything.
-    pub(super) fn apply_due(&mut self, at: Moment) -> Result<bool, Failure> {
-        let most = (self.apply_rows_max(at), self.portion(at).bytes());
+    /// Applies groups whose turn it is, as many as fit one short transaction. Answers what it did: where the journal is too long,
+    /// a page of that becomes events instead.
+    pub(super) fn apply_due(&mut self, at: Moment) -> Result<Worked, Failure> {
+        let (most, page) = ((self.apply_rows_max(at), self.portion(at).bytes()), self.overrun.page());
         let Self { store, order, .. } = self;
-        let Some(first) = order.next(&store.durable().vector) else { return Ok(false) };
-        let (applied, long_journal) = apply(store, order, (first, most), at)?;
-        if long_journal {
-            self.dirty = true;
-            return Ok(true);
-        }
+        let Some(first) = order.next(&store.durable().vector) else { return Ok(Worked::Idle) };
+        let applied = match apply(store, order, (first, most), page, at)? {
+            Turn::Applied(applied) => applied,
+            Turn::Ingested(page) => return self.ingested(page, at),
+        };
+        self.drained = true;
+        self.overrun.note(false, at.uptime);
         if applied.newest != Timestamp::default() {
             let took = at.wall.millis().saturating_sub(applied.newest.millis());
             metrics::REPLICATION_SECONDS.record(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
@@ -287,7 +289,7 @@ impl Replica {
         self.counters.parked += applied.parked;
         self.pace.note(applied.ingested.iter().map(|done| done.commits).sum(), false, at.uptime);
         self.publish(applied.ingested)?;
-        Ok(true)
+        Ok(Worked::Applied)
     }
 
     /// A context that no live member can satisfy is waived in the end: its author may be gone for good.
@@ -388,20 +390,31 @@ impl Replica {
     }
 }
 
-/// Carries out the steps of the order in one transaction, after everything local. Answers what was done, and whether
-/// nothing was because the journal is too long to be drained on the way.
+/// What a transaction that was to apply did.
+enum Turn {
+    Applied(crate::flow::apply::Applied),
+    /// Nothing is applied: there is more in the journal than was ingested.
+    Ingested(Vec<Ingested>),
+}
+
+/// Carries out the steps of the order in one transaction, after everything local.
 fn apply(
     store: &mut Store,
     order: &mut Order,
     (first, (rows_max, bytes_max)): (Step, (usize, usize)),
+    page: ingest::Page,
     at: Moment,
-) -> Result<(crate::flow::apply::Applied, bool), Failure> {
+) -> Result<Turn, Failure> {
     let mut first = Some(first);
     let done = store.write(|tx| {
+        let mut drained = Vec::new();
         if ingest::is_long(tx)? {
-            return Ok((crate::flow::apply::Applied::default(), true));
+            drained = ingest::page(tx, at.wall, page)?;
+            if drained.last().is_some_and(|last| last.more) {
+                return Ok(Turn::Ingested(drained));
+            }
         }
-        let drained = ingest::drain(tx, at.wall)?;
+        drained.extend(ingest::drain(tx, at.wall)?);
         let (mut rows, mut bytes) = (0, 0);
         let mut applier = Applier::new(tx, at.wall);
         applier.done.ingested = drained;
@@ -428,7 +441,7 @@ fn apply(
                 }
             }
         }
-        Ok((applier.finish()?, false))
+        applier.finish().map(Turn::Applied)
     })?;
     if let Some(step) = first {
         order.give_back(step, &store.durable().vector);

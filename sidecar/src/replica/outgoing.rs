@@ -6,6 +6,9 @@ use crate::flow::publish;
 use crate::position::Sequence;
 use crate::wire::{self, Message};
 
+/// Long groups that wait to be published, but for such as follow each other.
+const BACKLOG_MAX: usize = 1_024;
+
 impl Replica {
     /// Hardens and publishes what was ingested: nothing leaves before it is on the disk.
     pub(super) fn publish(&mut self, ingested: Vec<Ingested>) -> Result<(), Failure> {
@@ -21,7 +24,9 @@ impl Replica {
         let mut groups = Vec::new();
         for done in ingested {
             groups.extend(done.groups);
-            self.backlog.extend(done.stored);
+            if let Some((first, last)) = done.stored {
+                self.publish_later(first, last);
+            }
         }
         let layouts = |id| self.layout(id);
         let feeds = publish::pack(self.node(), groups, layouts);
@@ -33,18 +38,29 @@ impl Replica {
         Ok(())
     }
 
+    fn publish_later(&mut self, first: Sequence, last: Sequence) {
+        match self.backlog.back_mut() {
+            Some((_, end)) if *end + 1 == first => *end = last,
+            _ => self.backlog.push_back((first, last)),
+        }
+        if BACKLOG_MAX < self.backlog.len() {
+            self.backlog.pop_front(); // Those who miss it fetch it.
+        }
+    }
+
     /// Whether the others hear of new events at once: not before they hear of this node's position.
     fn is_told(&self) -> bool {
         self.connected && self.identity.may_publish() && self.store.durable().loaded && !self.retention.load_again
     }
 
-    /// Publishes a page of a long group, or of several.
-    pub(super) fn publish_stored(&mut self, next: Sequence, last: Sequence) -> Result<(), Failure> {
+    /// Publishes a page of a long group, or of several. Answers whether there was one.
+    pub(super) fn publish_stored(&mut self) -> Result<bool, Failure> {
+        let Some((next, last)) = self.backlog.pop_front() else { return Ok(false) };
         if !self.is_told() {
-            return Ok(());
+            return Ok(true);
         }
         let page = self.store.events(self.node(), next, last)?;
-        let Some(until) = page.pieces.last().map(crate::event::Piece::last) else { return Ok(()) };
+        let Some(until) = page.pieces.last().map(crate::event::Piece::last) else { return Ok(true) };
         self.counters.published += until + 1 - next;
         let layouts = |id| page.layouts.iter().find(|layout| layout.id == id).cloned();
         for mut feed in publish::pack(self.node(), page.pieces, layouts) {
@@ -54,6 +70,6 @@ impl Replica {
         if until < last {
             self.backlog.push_front((until + 1, last));
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use crate::flow::ingest::Page;
+use crate::limits;
+
 /// Up to so many commits a second each is taken at once.
 const ALONE_MAX: f64 = 250.0;
 
@@ -53,9 +56,60 @@ impl Pace {
     }
 }
 
+/// How long the journal has to be too long, or not to be any more.
+const LASTING: Duration = Duration::from_secs(2);
+
+/// Whether the journal has been too long to be drained on the way of something else for so long that what others wrote, which
+/// waits for that, must not wait any longer: the service writes faster than this node makes events of it, or there is a backlog.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Overrun {
+    lasts: bool,
+    /// Since when it looks otherwise.
+    otherwise_since: Option<Duration>,
+}
+
+impl Overrun {
+    /// Takes in whether it is too long.
+    pub(super) fn note(&mut self, long: bool, uptime: Duration) {
+        if long == self.lasts {
+            self.otherwise_since = None;
+        } else if *self.otherwise_since.get_or_insert(uptime) + LASTING <= uptime {
+            *self = Self { lasts: long, otherwise_since: None };
+        }
+    }
+
+    pub(super) fn lasts(self) -> bool {
+        self.lasts
+    }
+
+    /// The most that one transaction ingests.
+    pub(super) fn page(self) -> Page {
+        match self.lasts {
+            false => Page { rows: limits::INGEST_ROWS_MAX, bytes: limits::INGEST_BYTES_MAX },
+            true => Page { rows: limits::INGEST_ROWS_OVERRUN, bytes: limits::INGEST_BYTES_OVERRUN },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_is_one_when_it_lasts_and_over_when_that_lasts() {
+        let mut overrun = Overrun::default();
+        let mut lasts = |long, millis| {
+            overrun.note(long, Duration::from_millis(millis));
+            overrun.lasts()
+        };
+        assert_eq!([(true, 0), (true, 1_900), (false, 1_950)].map(|(long, at)| lasts(long, at)), [false; 3]);
+        assert_eq!([(true, 2_100), (true, 4_050)].map(|(long, at)| lasts(long, at)), [false; 2], "not all the while");
+        assert_eq!([(true, 4_100), (false, 5_000), (true, 6_900)].map(|(long, at)| lasts(long, at)), [true; 3]);
+        assert_eq!(
+            [(false, 7_000), (false, 8_900), (false, 9_000)].map(|(long, at)| lasts(long, at)),
+            [true, true, false]
+        );
+    }
 
     /// The wait after two seconds of a commit each so many milliseconds.
     fn waits(millis: u64) -> Duration {

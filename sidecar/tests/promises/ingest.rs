@@ -134,11 +134,65 @@ fn commits_are_gathered_where_one_follows_the_other() {
     node.feed(node_id(9), vec![piece(1, 1, vec![other])], vec![shape]);
     assert!((0..10).any(|_| node.work() == Worked::Applied));
     let at = node.at();
-    assert!(node.replica().rest(held, at).gathering.is_zero(), "what comes last of all would never be done");
+    assert!(node.replica().rest(held, held, at).gathering.is_zero(), "what comes last of all would never be done");
     let mut rest_after = |millis| rests(&mut node, held, millis);
     assert_eq!(rest_after(1_000), Rest::default(), "the service is quiet");
     let at = node.at();
-    assert_eq!(node.replica().rest(Duration::ZERO, at), Rest::default(), "nothing was held");
+    assert_eq!(node.replica().rest(held, Duration::ZERO, at), Rest::default(), "nothing was held");
+}
+
+/// A service that loads its database writes as fast as it can for minutes. What others wrote meanwhile waits for its journal,
+/// which must not grow for as long as that.
+#[test]
+fn a_service_that_is_too_fast_is_held_to_the_pace_of_its_node() {
+    let mut node = Node::ready(&toml(&["u"]), USERS);
+    let held = Duration::from_millis(5);
+    let rest = |node: &mut Node| {
+        let at = node.at();
+        node.replica().rest(held * 3, held, at)
+    };
+    let mut flood = (0..).map(|number| users(&format!("{number}-"), 3_000));
+    let mut goes_on = |node: &mut Node| {
+        node.sql(&flood.next().unwrap());
+        node.tick(Duration::from_millis(100));
+        node.wake();
+        node.work();
+    };
+    (0..20).for_each(|_| goes_on(&mut node));
+    assert_eq!(rest(&mut node), Rest { least: held * 3, ..Rest::default() }, "it may be a short one");
+    goes_on(&mut node);
+    let rests = rest(&mut node);
+    assert!(rests.least < held && rests.next_commit > held, "until it commits: {rests:?}");
+    let shape = layout("u", &["id", "email"]);
+    let other = event(&shape, "x", Some(r#"{"id":"x","email":"x"}"#), Timestamp(1));
+    node.feed(node_id(9), vec![piece(1, 1, vec![other])], vec![shape]);
+    let arrived = |node: &Node| node.text("SELECT id AS v FROM u WHERE id = 'x'").is_some();
+    for _ in 0..100 {
+        goes_on(&mut node);
+        node.work();
+    }
+    assert!(arrived(&node), "{:?} rows wait", node.text("SELECT count(*) AS v FROM _rowcast_journal"));
+}
+
+/// The journal and what others wrote take turns, and what comes behind both has one, too.
+#[test]
+fn a_node_becomes_ready_while_all_write_without_a_pause() {
+    for rows in [1, 3_000] {
+        let mut node = Node::ready(&toml(&["u"]), USERS);
+        node.start(false);
+        let shape = layout("u", &["id", "email"]);
+        let became_ready = (1..200).any(|number: u64| {
+            node.sql(&users(&format!("{number}-"), rows));
+            let other = event(&shape, "x", Some(r#"{"id":"x","email":"x"}"#), Timestamp(1));
+            node.feed(node_id(9), vec![piece(number, number, vec![other])], vec![shape.clone()]);
+            node.tick(Duration::from_millis(50));
+            node.wake();
+            node.work();
+            node.work();
+            node.replica().is_ready()
+        });
+        assert!(became_ready, "{rows} rows each time");
+    }
 }
 
 /// The rest after a hundred commits, so many milliseconds apart.
@@ -149,7 +203,7 @@ fn rests(node: &mut Node, held: Duration, millis: u64) -> Rest {
         node.tick(Duration::from_millis(millis));
     }
     let at = node.at();
-    node.replica().rest(held, at)
+    node.replica().rest(held, held, at)
 }
 
 /// Else each group is what was written while the one before it was ingested, each longer than the last, and the others apply
@@ -168,9 +222,7 @@ fn groups_of_a_long_journal_end_where_transactions_were_seen_to_end() {
 /// A suspect that is alive was the last row of the journal, and its number is given to the next one.
 #[test]
 fn a_transaction_that_begins_with_a_number_that_was_an_end_stays_whole() {
-    let mut node = Node::ready(&toml(&["u"]), USERS);
-    node.sql(&users("a", 1_200));
-    ingest_once(&mut node);
+    let mut node = with_a_long_journal();
     node.sql(&format!("BEGIN; {}; INSERT OR IGNORE INTO u VALUES ('b', 'a1'); COMMIT", users("b", 600)));
     (0..3).for_each(|_| ingest_once(&mut node));
     assert_eq!(node.text("SELECT max(n) AS v FROM _rowcast_journal").as_deref(), Some("1800"), "it was 1801");
@@ -183,9 +235,7 @@ fn a_transaction_that_begins_with_a_number_that_was_an_end_stays_whole() {
 /// many suspects there are to be looked at.
 #[test]
 fn what_the_next_transaction_deleted_is_not_in_the_group_of_the_one_that_only_suspected_it() {
-    let mut node = Node::ready(&toml(&["u"]), USERS);
-    node.sql(&users("a", 1_200));
-    ingest_once(&mut node);
+    let mut node = with_a_long_journal();
     node.sql(&format!("BEGIN; INSERT OR IGNORE INTO u VALUES ('t', 'a1'); {}; COMMIT", users("b", 10)));
     ingest_once(&mut node);
     node.sql(
@@ -199,6 +249,42 @@ fn what_the_next_transaction_deleted_is_not_in_the_group_of_the_one_that_only_su
     let of_next = "SELECT DISTINCT group_last AS v FROM u_Events WHERE record_id = 'z'";
     assert!(node.text(deletes).is_some());
     assert_eq!(node.text(deletes), node.text(of_next));
+}
+
+/// A node that is not complete yet forgets its journal, as it compares all rows; but a group that has begun to become events
+/// has its last number already.
+#[test]
+fn a_group_that_a_restart_interrupts_while_the_rows_are_compared_goes_on_to_its_end() {
+    let rows = users("a", 3_000);
+    let mut node = Node::new(&toml(&["u"]), &format!("{USERS} {rows};"));
+    node.start(true);
+    let begun = |node: &mut Node| node.replica().store().durable().open_group.is_some();
+    let mut written = false;
+    let interrupted = (0..100).any(|_| {
+        node.tick(Duration::from_millis(100));
+        node.wake();
+        node.work();
+        // Once they are looked at.
+        if !written && node.events("u") > 0 {
+            node.sql(&users("b", 3_000));
+            written = true;
+        }
+        begun(&mut node)
+    });
+    assert!(interrupted && !node.replica().is_ready());
+    node.start(true);
+    assert!(begun(&mut node));
+    node.run();
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
+    assert_eq!(node.events("u"), 6_000);
+}
+
+/// A node whose service wrote 1,200 rows in one transaction, of which a page is ingested.
+fn with_a_long_journal() -> Node {
+    let mut node = Node::ready(&toml(&["u"]), USERS);
+    node.sql(&users("a", 1_200));
+    ingest_once(&mut node);
+    node
 }
 
 /// One statement that makes so many rows.

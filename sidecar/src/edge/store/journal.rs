@@ -33,7 +33,7 @@ pub struct JournalRow {
 
 impl JournalRow {
     /// What its cells take, roughly.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let bytes = |cell: &Value| match cell {
             Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
             Value::Null | Value::Integer(_) | Value::Real(_) => 8,
@@ -76,6 +76,12 @@ impl Ends {
         let within = self.ends.partition_point(|end| *end < most);
         let fits = within.checked_sub(1).map(|at| self.ends[at]).filter(|end| first <= *end);
         fits.or_else(|| self.ends.get(within).copied()).unwrap_or(last)
+    }
+
+    /// Whether an end is known within so many rows of the next one.
+    pub fn fits(&self, rows: usize) -> bool {
+        let after = self.next.saturating_add(i64::try_from(rows).unwrap_or(i64::MAX));
+        self.ends.first().is_some_and(|end| *end < after)
     }
 
     /// Rows up to `ingested` are taken away, and what is left, if anything, ends with `last`.
@@ -214,6 +220,7 @@ mod tests {
         assert_eq!(ends.cut((1_001, 2_600), 500), 1_300, "two fit not");
         assert_eq!(ends.cut((1_001, 2_600), 700), 1_700, "the last one that fits");
         assert_eq!(ends.cut((1_001, 2_600), 200), 1_300, "none fits: the next one");
+        assert!(ends.fits(300) && !ends.fits(299));
         ends.note(1_300, Some(2_600));
         assert_eq!(ends.cut((1_301, 2_600), 500), 1_700);
     }
