@@ -48,6 +48,7 @@ use crate::steady::reconcile::Cursor;
 
 use self::pace::{Overrun, Pace};
 
+pub use pace::Rest;
 pub use portion::{Copying, Portion};
 pub use verify::Asked;
 
@@ -148,31 +149,8 @@ pub enum Output {
     },
 }
 
-/// How long the write lock is left alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rest {
-    /// For having been held: at least so long, or fixed pauses fall into step with the service.
-    pub least: Duration,
-    /// Until so many commits may have come as are taken together.
-    pub gathering: Duration,
-    /// Then until the next commit, right behind which the service needs the lock least; so long at most.
-    pub next_commit: Duration,
-}
-
-/// How long after a write the service counts as active.
-const ACTIVE: Duration = Duration::from_millis(100);
-
-/// The longest that the write lock is left alone for having been held, but for jitter.
-const REST_MAX: Duration = Duration::from_millis(50);
-
 /// Times in a row that groups are applied before what comes behind that has a turn.
 const APPLIED_IN_A_ROW_MAX: u32 = 8;
-
-/// The longest that SQLite's own busy handler sleeps, which most services wait with.
-const SERVICE_SLEEP: Duration = Duration::from_millis(100);
-
-/// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
-const SERVED: Duration = Duration::from_secs(10);
 
 /// From the connection to NATS until the server has surely heard what this node subscribes to.
 const SUBSCRIBED_SURELY: Duration = Duration::from_secs(1);
@@ -415,47 +393,6 @@ impl Replica {
             && self.identity.may_ingest()
             && self.store.durable().renewal.is_none()
             && !self.retention.load_again
-    }
-
-    /// Whether the service has written lately: then the write lock is left alone between two transactions.
-    fn service_is_active(&self, at: Moment) -> bool {
-        self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
-    }
-
-    /// For how long the write lock is left alone after a transaction that took so long, and held it for a part of that: while
-    /// the service writes for at least as long, and where one commit follows the other until there are some to be taken
-    /// together. Where the journal has been too long for a while, the service is held to the pace of this node: it gets the lock
-    /// for one commit.
-    pub fn rest(&self, took: Duration, held: Duration, at: Moment) -> Rest {
-        if held.is_zero() || !self.service_is_active(at) {
-            return Rest::default();
-        }
-        if self.overrun.lasts() && self.flows() {
-            return Rest { next_commit: (held * 4).min(SERVICE_SLEEP), ..Rest::default() };
-        }
-        // With the wait for the lock: where that is long the service writes a lot.
-        let gathering = if self.only_journal { self.pace.gathering() } else { Duration::ZERO };
-        let next_commit = if gathering.is_zero() { Duration::ZERO } else { self.pace.time_of(2.0) };
-        Rest { least: took.min(REST_MAX), gathering, next_commit }
-    }
-
-    /// Whether the service has written in the last while, and may do so at any moment: then it comes first.
-    fn spares_service(&self, at: Moment) -> bool {
-        self.written_at.is_some_and(|written| at.uptime < written + SERVED)
-    }
-
-    /// Whether the service has committed since somebody looked last: the watch tells of this node's own commits, too. The net
-    /// under that watch.
-    pub fn look_for_commits(&mut self, at: Moment) -> bool {
-        let committed = self.store.changed_by_others().unwrap_or_else(|error| {
-            tracing::debug!(error = error.chain(), "looking for commits failed");
-            false
-        });
-        if committed {
-            self.dirty = true;
-            self.written_at = Some(at.uptime);
-        }
-        committed
     }
 
     /// Does one bounded piece of work, and says what it was.

@@ -1,12 +1,26 @@
-//! How fast the service commits, and for how long its commits are gathered.
+//! How fast the service commits, and for how long the write lock is left to it.
 //!
 //! A lone commit becomes an event at once. Where one follows the other, each transaction of the sidecar in between costs the
 //! service its page cache, and now and then a wait for the lock: so a few of them are taken together.
+//! A service that is too fast for the sidecar is held to its pace: what others wrote waits for the journal.
 
 use std::time::Duration;
 
+use super::{Moment, Replica};
 use crate::flow::ingest::Page;
 use crate::limits;
+
+/// How long after a write the service counts as active.
+const ACTIVE: Duration = Duration::from_millis(100);
+
+/// The longest that the write lock is left alone for having been held, but for jitter.
+const REST_MAX: Duration = Duration::from_millis(50);
+
+/// The longest that SQLite's own busy handler sleeps, which most services wait with.
+const SERVICE_SLEEP: Duration = Duration::from_millis(100);
+
+/// How long after a write the service is spared: long transactions, and the work on the write-ahead log.
+const SERVED: Duration = Duration::from_secs(10);
 
 /// Up to so many commits a second each is taken at once.
 const ALONE_MAX: f64 = 250.0;
@@ -88,6 +102,60 @@ impl Overrun {
             false => Page { rows: limits::INGEST_ROWS_MAX, bytes: limits::INGEST_BYTES_MAX },
             true => Page { rows: limits::INGEST_ROWS_OVERRUN, bytes: limits::INGEST_BYTES_OVERRUN },
         }
+    }
+}
+
+/// How long the write lock is left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// For having been held: at least so long, or fixed pauses fall into step with the service.
+    pub least: Duration,
+    /// Until so many commits may have come as are taken together.
+    pub gathering: Duration,
+    /// Then until the next commit, right behind which the service needs the lock least; so long at most.
+    pub next_commit: Duration,
+}
+
+impl Replica {
+    /// Whether the service has written lately: then the write lock is left alone between two transactions.
+    fn service_is_active(&self, at: Moment) -> bool {
+        self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
+    }
+
+    /// For how long the write lock is left alone after a transaction that took so long, and held it for a part of that: while
+    /// the service writes for at least as long, and where one commit follows the other until there are some to be taken
+    /// together. Where the journal has been too long for a while, the service is held to the pace of this node: it gets the lock
+    /// for one commit.
+    pub fn rest(&self, took: Duration, held: Duration, at: Moment) -> Rest {
+        if held.is_zero() || !self.service_is_active(at) {
+            return Rest::default();
+        }
+        if self.overrun.lasts() && self.flows() {
+            return Rest { next_commit: (held * 4).min(SERVICE_SLEEP), ..Rest::default() };
+        }
+        let gathering = if self.only_journal { self.pace.gathering() } else { Duration::ZERO };
+        let next_commit = if gathering.is_zero() { Duration::ZERO } else { self.pace.time_of(2.0) };
+        // With the wait for the lock: where that is long the service writes a lot.
+        Rest { least: took.min(REST_MAX), gathering, next_commit }
+    }
+
+    /// Whether the service has written in the last while, and may do so at any moment: then it comes first.
+    pub(super) fn spares_service(&self, at: Moment) -> bool {
+        self.written_at.is_some_and(|written| at.uptime < written + SERVED)
+    }
+
+    /// Whether the service has committed since somebody looked last: the watch tells of this node's own commits, too. The net
+    /// under that watch.
+    pub fn look_for_commits(&mut self, at: Moment) -> bool {
+        let committed = self.store.changed_by_others().unwrap_or_else(|error| {
+            tracing::debug!(error = error.chain(), "looking for commits failed");
+            false
+        });
+        if committed {
+            self.dirty = true;
+            self.written_at = Some(at.uptime);
+        }
+        committed
     }
 }
 
