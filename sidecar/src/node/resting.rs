@@ -27,6 +27,11 @@ impl Resting {
         self.until = self.least_until + next_commit.mul_f64(1.0 - jitter / 2.0);
     }
 
+    /// Whether a commit would end it sooner, now or after its fixed part.
+    pub(super) fn awaits_commit(&self, now: Instant) -> bool {
+        self.least_until < self.until && now < self.until
+    }
+
     /// The service committed.
     pub(super) fn woken(&mut self, now: Instant) {
         self.woken_at = now;
@@ -59,6 +64,7 @@ mod tests {
         let mut resting = Resting::none(start);
         resting.begin(REST, 0.0, start);
         assert_eq!(resting.left(start), Duration::from_millis(12));
+        assert!(resting.awaits_commit(at(start, 2)));
         resting.woken(at(start, 2));
         assert_eq!(resting.left(at(start, 9)), Duration::from_millis(3), "that was a commit to be gathered");
         resting.woken(at(start, 9));
@@ -72,7 +78,9 @@ mod tests {
         assert_eq!(resting.left(start), Duration::ZERO);
         resting.begin(REST, 0.0, start);
         assert_eq!(resting.left(at(start, 12)), Duration::ZERO);
+        assert!(!resting.awaits_commit(at(start, 12)));
         resting.begin(Rest { next_commit: Duration::ZERO, ..REST }, 0.0, start);
+        assert!(!resting.awaits_commit(at(start, 7)));
         assert_eq!(resting.left(at(start, 7)), Duration::from_millis(1));
         assert_eq!(resting.left(at(start, 8)), Duration::ZERO);
     }

@@ -190,13 +190,11 @@ impl Turner {
         for _ in 0..INPUTS_AT_ONCE {
             let Some(input) = self.received.next(wait)? else { break };
             wait = Duration::ZERO;
-            let at = self.at();
+            let (at, now) = (self.at(), Instant::now());
             // The watch tells of this node's own commits, too.
-            if matches!(input, Input::Wake)
-                && !self.resting.left(Instant::now()).is_zero()
-                && self.replica.look_for_commits(at)
-            {
-                self.resting.woken(Instant::now());
+            let heard = matches!(input, Input::Wake) && self.resting.awaits_commit(now);
+            if heard && self.replica.look_for_commits(at) {
+                self.resting.woken(now);
             }
             self.replica.handle(input, at);
         }
