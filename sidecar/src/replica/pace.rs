@@ -89,6 +89,12 @@ impl Overrun {
             self.otherwise_since = None;
         } else if *self.otherwise_since.get_or_insert(uptime) + LASTING <= uptime {
             *self = Self { lasts: long, otherwise_since: None };
+            match long {
+                true => {
+                    tracing::info!("the journal has been long for a while: the service is held to this node's pace")
+                }
+                false => tracing::info!("the journal is short again: the service is no longer held back"),
+            }
         }
     }
 
