@@ -509,16 +509,16 @@ impl Replica {
         }
         let most = self.overrun.page();
         let ingested = self.store.write(|tx| ingest::page(tx, at.wall, most))?;
-        self.drained |= ingested.last().is_none_or(|last| !last.more);
+        self.drained |= left_by(&ingested) == 0;
         self.ingested(ingested, at)
     }
 
     /// A page of the journal has become events.
     fn ingested(&mut self, page: Vec<Ingested>, at: Moment) -> Result<Worked, Failure> {
-        let (more, long) = page.last().map_or((false, false), |last| (last.more, last.long));
-        self.dirty = more;
-        self.overrun.note(long, at.uptime);
-        self.pace.note(page.iter().map(|done| done.commits).sum(), more, at.uptime);
+        let left = left_by(&page);
+        self.dirty = 0 < left;
+        self.overrun.note(limits::DRAIN_ROWS_MAX < left, at.uptime);
+        self.pace.note(page.iter().map(|done| done.commits).sum(), 0 < left, at.uptime);
         let worked = if page.iter().any(|done| done.events > 0) { Worked::Ingested } else { Worked::Other };
         self.publish(page)?;
         Ok(worked)
@@ -531,6 +531,11 @@ impl Replica {
     fn ask(&mut self, to: NodeId, ask: AskId, request: Request) {
         self.outputs.push_back(Output::Ask { ask, to, request });
     }
+}
+
+/// Rows that the journal still holds after a page of it.
+fn left_by(page: &[Ingested]) -> usize {
+    page.last().map_or(0, |last| last.left)
 }
 
 /// What one call of [`Replica::work`] did.

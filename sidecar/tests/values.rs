@@ -168,7 +168,7 @@ fn what_a_service_binds_is_in_its_table_and_in_its_events_bit_for_bit() {
         writes.prepare_cached(update).unwrap().execute((id, &cell)).unwrap();
     }
     writes.commit().unwrap();
-    while store.write(|tx| ingest::journal(tx, Timestamp::from_millis(1_800_000_000_000), 5_000)).unwrap().more {}
+    while store.write(|tx| ingest::journal(tx, Timestamp::from_millis(1_800_000_000_000), 5_000)).unwrap().left > 0 {}
 
     let sql =
         "SELECT t.*, data FROM t JOIN (SELECT record_id, data, max(sequence_number) FROM t_Events GROUP BY record_id)

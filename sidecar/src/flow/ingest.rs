@@ -24,12 +24,8 @@ pub struct Ingested {
     pub groups: Vec<Piece>,
     /// Finished groups too long to be handed over in memory: first and last sequence number.
     pub stored: Option<(Sequence, Sequence)>,
-    /// Whether the journal holds more.
-    pub more: bool,
-    /// So much more that it is too long to be drained from within another transaction.
-    pub long: bool,
-    /// Rows that it still holds, roughly.
-    left: usize,
+    /// Rows that the journal still holds, roughly.
+    pub left: usize,
     /// Events stored.
     pub events: usize,
     /// Bytes of the rows of the journal that were taken.
@@ -37,13 +33,6 @@ pub struct Ingested {
     /// Milliseconds in which the service wrote them: about as often it committed. A long transaction counts more than once, and
     /// what it commits within one of them counts once.
     pub commits: u32,
-}
-
-impl Ingested {
-    /// Nothing was, of a journal that still has about so many rows.
-    fn leaving(rows: usize) -> Self {
-        Self { more: 0 < rows, long: limits::DRAIN_ROWS_MAX < rows, left: rows, ..Self::default() }
-    }
 }
 
 /// Ingests the journal, at most `rows_max` rows of it.
@@ -56,7 +45,7 @@ pub fn journal(tx: &mut Tx<'_>, now: Timestamp, rows_max: usize) -> Result<Inges
         Short::Whole(open, rows) => (open, rows, true),
         Short::No => {
             let Some(open) = open_group(tx, rows_max)? else {
-                return Ok(Ingested::leaving(rows_of(tx.journal_extent()?)));
+                return Ok(Ingested { left: rows_of(tx.journal_extent()?), ..Default::default() });
             };
             // By count, not by number: SQLite gives a number out again when the journal was empty in between.
             let left = usize::try_from(open.last + 1 - open.next).unwrap_or(usize::MAX);
@@ -112,7 +101,7 @@ pub fn page(tx: &mut Tx<'_>, now: Timestamp, most: Page) -> Result<Vec<Ingested>
         bytes += ingested.bytes;
         let room = if bytes < most.bytes { most.rows.saturating_sub(rows) } else { 0 };
         let fits = tx.durable.open_group.is_some() || ingested.left <= room || tx.durable.journal_ends.fits(room);
-        let goes_on = 0 < room && ingested.more && 0 < ingested.events && fits;
+        let goes_on = 0 < room && 0 < ingested.left && 0 < ingested.events && fits;
         done.push(ingested);
         if !goes_on {
             return Ok(done);
@@ -138,13 +127,13 @@ fn finish(tx: &mut Tx<'_>, progress: Progress, events: Vec<Event>) -> Result<Ing
     if !ended {
         tx.set_position(node, open.first - 1, last_timestamp)?;
         tx.set_open_group(Some(OpenGroup { next, ..open }))?;
-        return Ok(Ingested { events: count, ..Ingested::leaving(left) });
+        return Ok(Ingested { events: count, left, ..Default::default() });
     }
     tx.set_open_group(None)?;
     let last = next - 1;
     assert_eq!(last, open.last, "bug: a group has another length than it was numbered for");
     tx.set_position(node, last, last_timestamp)?;
-    let mut ingested = Ingested { events: count, ..Ingested::leaving(left) };
+    let mut ingested = Ingested { events: count, left, ..Default::default() };
     if count as Sequence == last + 1 - open.first {
         let context = tx.durable.context.clone();
         ingested.groups.push(Piece { first: open.first, group_last: last, context, events });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Failure, Moment, Output, Replica, Worked};
+use super::{Failure, Moment, Output, Replica, Worked, left_by};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
@@ -410,7 +410,7 @@ fn apply(
         let mut drained = Vec::new();
         if ingest::is_long(tx)? {
             drained = ingest::page(tx, at.wall, page)?;
-            if drained.last().is_some_and(|last| last.more) {
+            if left_by(&drained) > 0 {
                 return Ok(Turn::Ingested(drained));
             }
         }

@@ -64,7 +64,7 @@ fn a_group_that_was_not_whole_when_its_node_id_was_left_is_whole_under_the_new_o
     let new = store.durable().node;
     assert_ne!(new, old);
     assert!(store.write(|tx| tx.move_events(500)).unwrap().done);
-    while store.write(|tx| ingest::journal(tx, rowcast::edge::clock::now(), 2)).unwrap().more {}
+    while store.write(|tx| ingest::journal(tx, rowcast::edge::clock::now(), 2)).unwrap().left > 0 {}
     let page = store.events(new, 1, 4).unwrap();
     let groups: Vec<_> = page.pieces.iter().map(|piece| (piece.first, piece.group_last)).collect();
     assert_eq!((groups, store.durable().vector.of(new)), (vec![(1, 4)], 4), "it is one group under the new id");
