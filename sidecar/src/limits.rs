@@ -52,7 +52,7 @@ pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same where there is little room. A row may be larger: it travels alone.
 pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
 
-/// Less room than this beside the database, and little is taken at a time: the log at its usual longest, four times.
+/// Less room than this beside the database, and little is taken at a time: four times the log as the node's own thread lets it grow.
 pub const ROOM_SMALL: u64 = 64 * 1024 * 1024;
 
 /// Less room than this, and no more than usual is taken at a time: the log at its longest, four times.
@@ -61,7 +61,8 @@ pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
 /// Ids that a database had before, and that are remembered: of most of them numbers may have been given out twice.
 pub const FORMER_IDS_MAX: usize = 16;
 
-/// Ends of transactions that are known in a long journal: at some 5 ms from one to the next, a backlog of twenty seconds.
+/// Ends of transactions that are known in a long journal: at some 5 ms from one to the next, a backlog of twenty seconds. Of more
+/// those are forgotten that lie within one group.
 pub const JOURNAL_ENDS_MAX: usize = 4_096;
 
 /// Numbers of events whose fingerprints are asked for at once: some 10 ms to read them.
@@ -169,14 +170,15 @@ pub const CACHE_QUIET_KIB: i64 = 16 * 1024;
 /// random order nearly once a row.
 pub const WAL_FRAMES_USUAL: i64 = 4_000;
 
-/// The same while the node is not READY and its service is quiet: 64 MiB.
+/// The same while the node is not READY and its service is quiet: 64 MiB. And the frames at which a commit of the sidecar copies.
 pub const WAL_FRAMES_MAX: i64 = 16_000;
 
 /// The same where there is little room; then the file is cut, too.
 pub const WAL_FRAMES_SMALL: i64 = 64;
 
-/// Bytes of the `-wal` file that stay when the log begins anew. To write over what is there takes less than to append.
-pub const WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
+/// Bytes of the `-wal` file that stay when the log begins anew: of one that was copied along with what is written. To write over what is
+/// there takes less than to append.
+pub const WAL_BYTES_KEPT: i64 = 34 * 1024 * 1024;
 
 /// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its
 /// service is quiet.
@@ -185,6 +187,19 @@ pub const WAL_FRAMES_LATE: i64 = 6_000;
 /// Frames that are not in the database yet from which on they are copied while the service writes, or when there is nothing else to
 /// do: before the 1,000 in the log from which on SQLite has the service do it in its own commit.
 pub const WAL_FRAMES_LEFT: i64 = 600;
+
+/// Frames a second from which on they are copied along with what is written: some 2,000 transactions of one row. At less the gaps
+/// between the writes are long enough for a copy.
+pub const WAL_FRAMES_SECOND_FAST: u64 = 6_000;
+
+/// Frames of a log that is copied along with what is written at which the writers are kept away until the copy has come to its end.
+pub const WAL_FRAMES_ALONG_MAX: i64 = 8_000;
+
+/// Frames that are left for such a copy at most: some milliseconds of write lock.
+pub const WAL_FRAMES_END_MAX: i64 = 1_000;
+
+/// How long such a copy waits, for the write lock and for readers once it has it.
+pub const WAL_LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Rows that the reconciliation compares in one short transaction.
 pub const RECONCILE_ROWS_MAX: usize = 500;

@@ -49,7 +49,7 @@ use crate::steady::reconcile::Cursor;
 use self::pace::{Overrun, Pace};
 
 pub use pace::Rest;
-pub use portion::{Copying, Portion};
+pub use portion::{Copying, Earlier, Growth, Portion};
 pub use verify::Asked;
 
 /// The time of a call.
@@ -325,7 +325,11 @@ impl Replica {
     /// Takes what came. Cheap: the work is done in [`Replica::work`].
     pub fn handle(&mut self, input: Input, at: Moment) {
         match input {
-            Input::Wake => self.dirty = true,
+            Input::Wake => {
+                if std::mem::replace(&mut self.dirty, true) {
+                    self.store.see_journal();
+                }
+            }
             Input::Feed { subject, frame } => self.take_feed(subject, &frame, at),
             Input::Presence(payload) => self.take_presence(&payload, at),
             Input::Announced { payload, reply } => self.take_announced(&payload, reply),

@@ -238,11 +238,28 @@ impl Store {
     /// # Errors
     /// What `work` fails with, or SQLite at begin and commit.
     pub fn write<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<R, Error> {
-        install::begin(&self.connection)?;
+        self.begin()?;
         let began = Instant::now();
         let result = self.commit(work);
         self.held += began.elapsed();
         result
+    }
+
+    /// Waits for the write lock. A service that has it, and never for long, commits meanwhile: it is looked where its
+    /// transactions end.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.connection.busy_handler(None::<fn(i32) -> bool>).doing("set up the connection")?;
+        let mut tries = 0;
+        let began = loop {
+            match install::begin(&self.connection) {
+                Err(error) if error.remedy() == Remedy::TryAgain && open::wait_for_lock(tries) => {
+                    tries += 1;
+                    self.see_journal();
+                }
+                began => break began,
+            }
+        };
+        self.connection.busy_handler(Some(open::wait_for_lock)).doing("set up the connection").and(began)
     }
 
     fn commit<R>(&mut self, work: impl FnOnce(&mut Tx<'_>) -> Result<R, Error>) -> Result<R, Error> {

@@ -21,7 +21,7 @@ use crate::observe::health::Heartbeat;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason, Status};
 use crate::position::NodeId;
-use crate::replica::{Copying, Input, Moment, Options, Output, Portion, Replica, Rest, Worked};
+use crate::replica::{Copying, Earlier, Growth, Input, Moment, Options, Output, Portion, Replica, Rest, Worked};
 use crate::supervise::BoxError;
 
 /// What the thread hands its results to.
@@ -117,6 +117,7 @@ struct Turner {
     room_at: Instant,
     /// When this thread copied the write-ahead log last, or tried to.
     copied_at: Instant,
+    log_growth: Growth,
     /// When there was something to do last; none once its memory was given back.
     busy_at: Option<Instant>,
     /// How often, since there was much to copy.
@@ -142,6 +143,7 @@ impl Turner {
             portion: None,
             room_at: start,
             copied_at: start,
+            log_growth: Growth::default(),
             busy_at: Some(start),
             copies: 0,
             received,
@@ -251,11 +253,24 @@ impl Turner {
             self.replica.store().set_bounds(tidying::bounds(portion))?;
             self.portion = Some(portion);
         }
-        let copying = self.replica.copying(self.replica.store().log()?, self.copies, idle, at);
+        if self.tidier.follows() {
+            self.log_growth = Growth::default();
+            if self.replica.copies_along(at) {
+                return Ok(());
+            }
+            self.tidier.leave();
+        }
+        let log = self.replica.store().log()?;
+        let earlier = Earlier { tried: self.copies, is_fast: self.log_growth.note(log.left, at.uptime) };
+        let copying = self.replica.copying(log, earlier, idle, at);
         let pause = match copying {
             Copying::Not => return Ok(()),
             Copying::Beside => {
                 self.tidier.wake();
+                return Ok(());
+            }
+            Copying::Along => {
+                self.tidier.follow();
                 return Ok(());
             }
             Copying::Here => TIDY_PAUSE,

@@ -1,13 +1,17 @@
 //! A thread that copies the write-ahead log into the database when it is told to, while the node's own thread goes on: a
 //! copy waits for the disk, and a commit that waits behind it would be seen in every latency.
+//!
+//! From 1,000 frames on SQLite has whoever commits copy the log, unless somebody else does so already: then the commit goes on at
+//! once. So a service that writes without a pause, and spent half of its time in such copies, is followed by this thread.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::edge::store::{Bounds, Checkpointer};
+use crate::edge::store::{Bounds, Checkpointer, Error};
 use crate::limits;
 use crate::replica::Portion;
 use crate::supervise::BoxError;
@@ -22,6 +26,18 @@ const FEW_FRAMES: i64 = 16;
 /// The pause after the copies: a reader that takes its time keeps the log from being copied to its end.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Frames that are worth a copy of a log that is followed: each waits for the disk twice.
+const SOME_FRAMES: i64 = 64;
+
+/// How often it is looked for them.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A log into which so little is written for so long is not followed any more.
+const FOLLOWED: Duration = Duration::from_millis(20);
+
+/// The least time from a copy that kept the writers away to the next, where readers kept the log from beginning anew.
+const BETWEEN_ENDS: Duration = Duration::from_secs(1);
+
 /// What the database gets while the node takes so much at a time.
 pub(super) fn bounds(portion: Portion) -> Bounds {
     let (cache_kib, log_bytes_kept) = match portion {
@@ -29,14 +45,24 @@ pub(super) fn bounds(portion: Portion) -> Bounds {
         Portion::Usual => (limits::CACHE_KIB, limits::WAL_BYTES_KEPT),
         Portion::Quiet | Portion::Large => (limits::CACHE_QUIET_KIB, limits::WAL_BYTES_KEPT),
     };
-    Bounds { cache_kib, log_frames: portion.log_frames_max(), log_bytes_kept }
+    // A commit that copies waits for the disk: where there is room, only if nobody else did so in time.
+    let log_frames = if portion == Portion::Small { portion.log_frames_max() } else { limits::WAL_FRAMES_MAX };
+    Bounds { cache_kib, log_frames, log_bytes_kept }
+}
+
+/// What the thread is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Copy,
+    Follow,
 }
 
 /// The thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Tidier {
-    wake: Option<SyncSender<()>>,
+    wake: Option<SyncSender<Task>>,
     copying: Arc<Mutex<()>>,
+    follows: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,23 +72,49 @@ impl Tidier {
         let checkpointer = Checkpointer::open(path)?;
         let (wake, woken) = sync_channel(1);
         let copying = Arc::new(Mutex::new(()));
-        let held = copying.clone();
-        let run = move || run(&checkpointer, &woken, &held);
-        let thread = std::thread::Builder::new().name("rowcast-log".into()).spawn(run)?;
-        Ok(Self { wake: Some(wake), copying, thread: Some(thread) })
+        let follows = Arc::new(AtomicBool::new(false));
+        let copies = Copies { checkpointer, copying: copying.clone(), follows: follows.clone() };
+        let thread = std::thread::Builder::new().name("rowcast-log".into()).spawn(move || copies.run(&woken))?;
+        Ok(Self { wake: Some(wake), copying, follows, thread: Some(thread) })
     }
 
     /// Has the log copied. While it is, nothing more is to be said.
     pub(super) fn wake(&self) {
-        let Some(wake) = &self.wake else { return };
-        // A full queue is as good: it will look once more.
-        if let Err(TrySendError::Disconnected(())) = wake.try_send(()) {
-            tracing::debug!("nobody copies the write-ahead log beside the work any more");
+        // What does not take it has something to copy already.
+        self.tell(Task::Copy);
+    }
+
+    /// Has the log copied for as long as there is always something to copy, or until it is told to [`leave`](Self::leave) it.
+    pub(super) fn follow(&self) {
+        // Before it is told: it ends when it finds that it is not to.
+        self.follows.store(true, Ordering::Relaxed);
+        if !self.tell(Task::Follow) {
+            self.follows.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Waits until no copy is under way, and keeps the next one from beginning.
+    /// Whether it does that now, or is about to.
+    pub(super) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread takes it.
+    fn tell(&self, task: Task) -> bool {
+        let told = self.wake.as_ref().map(|wake| wake.try_send(task));
+        if let Some(Err(TrySendError::Disconnected(_))) = told {
+            tracing::debug!("nobody copies the write-ahead log beside the work any more");
+        }
+        matches!(told, Some(Ok(())))
+    }
+
+    /// The log is not followed any more, once the copy that is under way is made.
+    pub(super) fn leave(&self) {
+        self.follows.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until no copy is under way, and keeps the next one from beginning. The log is not followed any more.
     pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
+        self.leave();
         self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,30 +122,96 @@ impl Tidier {
 impl Drop for Tidier {
     fn drop(&mut self) {
         drop(self.wake.take());
+        self.leave();
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("the thread that copies the write-ahead log panicked: please report this as a bug");
         }
     }
 }
 
-fn run(checkpointer: &Checkpointer, woken: &Receiver<()>, copying: &Mutex<()>) {
-    while woken.recv().is_ok() {
+/// The thread's own.
+struct Copies {
+    checkpointer: Checkpointer,
+    copying: Arc<Mutex<()>>,
+    follows: Arc<AtomicBool>,
+}
+
+impl Copies {
+    fn run(&self, woken: &Receiver<Task>) {
+        while let Ok(task) = woken.recv() {
+            let done = match task {
+                Task::Copy => self.copy(),
+                Task::Follow => self.follow_until_little_is_written(),
+            };
+            self.follows.store(false, Ordering::Relaxed);
+            // Whoever commits next tries it again.
+            if let Err(error) = done {
+                tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn copy(&self) -> Result<(), Error> {
         for _ in 0..COPIES_MAX {
-            let alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
-            let copied = checkpointer.copy();
-            drop(alone);
-            match copied {
-                Ok(log) if FEW_FRAMES < log.left => {}
-                Ok(_) => break,
-                // Whoever commits next tries it again.
-                Err(error) => {
-                    tracing::debug!(error = error.chain(), "the write-ahead log stays as it is");
-                    break;
-                }
+            if self.alone(Checkpointer::copy)?.left <= FEW_FRAMES {
+                break;
             }
         }
-        std::thread::sleep(PAUSE);
+        Ok(())
     }
+
+    fn follow_until_little_is_written(&self) -> Result<(), Error> {
+        let (mut found_at, mut ended_at) = (Instant::now(), None::<Instant>);
+        let mut frames = 0;
+        while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
+            let Some(copied) = self.alone(Checkpointer::copy_once)? else {
+                found_at = Instant::now(); // Whoever copies has written.
+                std::thread::sleep(LOOK);
+                continue;
+            };
+            if copied.frames < frames {
+                ended_at = None; // It began anew.
+            }
+            let found = grown(frames, copied.frames);
+            frames = copied.frames;
+            // Else the next one follows at once: the commit of a service that meets the gap copies itself.
+            if found < SOME_FRAMES && !self.finds_some(frames, found_at)? {
+                break;
+            }
+            found_at = Instant::now();
+            let may_end = copied.left == 0 && ended_at.is_none_or(|ended| BETWEEN_ENDS <= ended.elapsed());
+            if limits::WAL_FRAMES_ALONG_MAX <= frames
+                && may_end
+                && self.alone(Checkpointer::log)?.left <= limits::WAL_FRAMES_END_MAX
+            {
+                self.alone(Checkpointer::copy_to_the_end)?;
+                ended_at = Some(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something worth a copy; tells whether there is.
+    fn finds_some(&self, frames: i64, found_at: Instant) -> Result<bool, Error> {
+        while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
+            std::thread::sleep(LOOK);
+            if SOME_FRAMES <= grown(frames, self.alone(Checkpointer::log)?.frames) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn alone<R>(&self, work: impl FnOnce(&Checkpointer) -> R) -> R {
+        let _alone = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&self.checkpointer)
+    }
+}
+
+/// Frames by which a log became longer, which may have begun anew.
+fn grown(before: i64, frames: i64) -> i64 {
+    if before <= frames { frames - before } else { frames }
 }
 
 #[cfg(test)]
@@ -103,6 +221,7 @@ mod tests {
     use rowcast_schema::declaration::Declaration;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::edge::store::Store;
 
     #[test]
@@ -122,5 +241,37 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         drop(tidier);
+    }
+
+    #[test]
+    fn a_log_that_is_followed_is_copied_while_it_is_written_and_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let declaration = Declaration::parse("schema.toml", "service = \"s\"\n[tables.t]").unwrap();
+        let mut store = Store::open(&folder.path().join("app.db"), declaration).unwrap();
+        let bounds = Bounds { cache_kib: limits::CACHE_KIB, log_frames: i64::from(i32::MAX), log_bytes_kept: 0 };
+        store.set_bounds(bounds).unwrap();
+        let node = store.durable().node;
+        let tidier = Tidier::start(store.path()).unwrap();
+        // It is not copied by who commits: were it not followed it would only become longer.
+        let mut written = (1..100_000).map(|sequence| {
+            tidier.follow();
+            store.write(|tx| tx.set_position(node, sequence, Timestamp::from_millis(1))).unwrap();
+            store.log().unwrap().frames
+        });
+        let mut longest = 0;
+        assert!(written.any(|frames| frames < std::mem::replace(&mut longest, frames)), "{longest} frames");
+        while !tidier.follows() {
+            tidier.follow();
+        }
+        drop(tidier.pause());
+        assert!(!tidier.follows(), "a node that copies itself would wait for it");
+        while !tidier.follows() {
+            tidier.follow();
+        }
+        let start = Instant::now();
+        while tidier.follows() {
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing is written, and it is still followed");
+            std::thread::sleep(LOOK);
+        }
     }
 }

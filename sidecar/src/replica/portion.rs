@@ -69,6 +69,41 @@ pub enum Copying {
     Again,
     /// A thread of its own, while the node goes on.
     Beside,
+    /// The thread of its own, again and again, for as long as there is always something to copy.
+    Along,
+}
+
+/// What is known of the log from before.
+#[derive(Clone, Copy, Debug)]
+pub struct Earlier {
+    /// How often this node's own thread copied it since it had as many frames to copy as are worth that.
+    pub tried: u32,
+    /// Whether it grows so fast that there is no time for a copy between two writes.
+    pub is_fast: bool,
+}
+
+/// For how long the growth of the log is watched at most.
+const WATCHED: Duration = Duration::from_millis(100);
+
+/// How fast the log grows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Growth {
+    /// When the watch began, and the frames that were left then.
+    began: Option<(Duration, i64)>,
+    /// Of the last look.
+    left: i64,
+}
+
+impl Growth {
+    /// Takes in how many frames are left; tells whether they became more so fast that one write follows the other.
+    pub fn note(&mut self, left: i64, uptime: Duration) -> bool {
+        let before = std::mem::replace(&mut self.left, left);
+        let watched = self.began.filter(|(since, _)| before <= left && uptime <= *since + WATCHED);
+        let (since, from) = *self.began.insert(watched.unwrap_or((uptime, left)));
+        let grown = left - from;
+        let fast = uptime.saturating_sub(since).as_secs_f64() * limits::WAL_FRAMES_SECOND_FAST as f64;
+        limits::WAL_FRAMES_LEFT / 2 <= grown && fast <= grown as f64
+    }
 }
 
 /// Copies one after the other of a log that is written into meanwhile, until it has grown by as much again.
@@ -122,20 +157,29 @@ impl Replica {
         }
     }
 
+    /// Whether a log that grows fast may be copied all along: it gets long.
+    pub fn copies_along(&self, at: Moment) -> bool {
+        matches!(self.phase, Phase::Ready) && !self.room.is_short_of(limits::ROOM_USUAL, at.uptime)
+    }
+
     /// Whether a log of this length is to be copied into the database now, and by whom. `idle`: there is nothing else to do.
-    /// `tried`: how often this node's own thread copied it since it had as many frames to copy as are worth that.
     ///
     /// A node that is READY copies between two writes of the service, whose next commit would have to do it else. One that
-    /// is not has it done beside the work, later when nobody writes but itself.
-    pub fn copying(&self, log: Log, tried: u32, idle: bool, at: Moment) -> Copying {
+    /// is not has it done beside the work, later when nobody writes but itself. Where there is no time between two writes it is done
+    /// all along: SQLite lets one copy at a time, so that the service, whose commit has to do it else, goes on at once.
+    pub fn copying(&self, log: Log, earlier: Earlier, idle: bool, at: Moment) -> Copying {
         let portion = self.portion(at);
         let spares = idle || self.spares_service(at);
         let ready = matches!(self.phase, Phase::Ready);
-        if portion.log_frames_max() <= log.frames && 0 < log.left {
+        let enough = if spares { limits::WAL_FRAMES_LEFT } else { limits::WAL_FRAMES_USUAL / 2 };
+        if earlier.is_fast && enough <= log.left && self.copies_along(at) {
+            Copying::Along
+        } else if portion.log_frames_max() <= log.frames && 0 < log.left {
             Copying::Here
         } else if spares && limits::WAL_FRAMES_LEFT <= log.left {
             if ready { Copying::Here } else { Copying::Beside }
-        } else if ready && spares && limits::WAL_FRAMES_LEFT <= log.frames && 0 < log.left && tried < COPIES_MAX {
+        } else if ready && spares && limits::WAL_FRAMES_LEFT <= log.frames && 0 < log.left && earlier.tried < COPIES_MAX
+        {
             // It was copied a moment ago, and the service wrote meanwhile: only a log that is copied to its end begins anew. From
             // 1,000 frames on SQLite has the service copy it, and wait for the disk, with each commit, until that is so. Where
             // readers or a slow disk are in the way it is of no use, and each try costs, too.
@@ -151,6 +195,22 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_grows_fast_where_it_does_so_in_the_last_tenth_of_a_second() {
+        let mut growth = Growth::default();
+        let mut note = |left, millis| growth.note(left, Duration::from_millis(millis));
+        assert!(!note(5_000, 1_000), "nothing is known of before");
+        assert_eq!([(5_290, 1_010), (5_310, 1_020)].map(|(left, at)| note(left, at)), [false, true]);
+        assert!(!note(100, 1_030), "it was copied");
+        assert_eq!(
+            [(350, 1_070), (600, 1_120)].map(|(left, at)| note(left, at)),
+            [false; 2],
+            "less than 6 in a millisecond"
+        );
+        assert!(!note(90_000, 9_000), "it was not watched");
+        assert!(note(90_600, 9_060));
+    }
 
     #[test]
     fn a_disk_that_refused_is_short_of_room_for_a_while_whatever_it_says() {

@@ -219,6 +219,18 @@ fn groups_of_a_long_journal_end_where_transactions_were_seen_to_end() {
     assert_eq!(groups(&node).as_deref(), Some("1200:1,1500:1,1900:1,2300:1"));
 }
 
+/// A service that writes without a pause commits many times before the node has the write lock again.
+#[test]
+fn transactions_are_seen_to_end_also_between_two_pages() {
+    let mut node = with_a_long_journal();
+    for (prefix, rows) in [("b", 300), ("c", 400)] {
+        node.sql(&users(prefix, rows));
+        node.wake();
+    }
+    node.run();
+    assert_eq!(groups(&node).as_deref(), Some("1200:1,1500:1,1900:1"));
+}
+
 /// A suspect that is alive was the last row of the journal, and its number is given to the next one.
 #[test]
 fn a_transaction_that_begins_with_a_number_that_was_an_end_stays_whole() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowcast::edge::store::Log;
 use rowcast::limits;
-use rowcast::replica::{Copying, Portion};
+use rowcast::replica::{Copying, Earlier, Portion};
 
 use super::Node;
 use super::cluster::Cluster;
@@ -74,7 +74,8 @@ fn a_node_that_is_ready_or_whose_service_writes_takes_no_more_than_usual() {
 fn a_log_that_was_written_to_while_it_was_copied_is_copied_again_before_the_service_has_to() {
     let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
     let at = node.at();
-    let mut copying = |frames, left, tried| node.replica().copying(Log { frames, left }, tried, true, at);
+    let earlier = |tried| Earlier { tried, is_fast: false };
+    let mut copying = |frames, left, tried| node.replica().copying(Log { frames, left }, earlier(tried), true, at);
     let enough = limits::WAL_FRAMES_LEFT;
     assert!(enough < 1_000);
     assert!(
@@ -88,4 +89,23 @@ fn a_log_that_was_written_to_while_it_was_copied_is_copied_again_before_the_serv
         (1..9).any(|tried| matches!(copying(enough + 5, 5, tried), Copying::Not)),
         "readers may be in the way for ever"
     );
+}
+
+#[test]
+fn a_log_that_grows_faster_than_it_can_be_copied_in_between_is_copied_all_along_where_there_is_room() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
+    let at = node.at();
+    let copying = |node: &mut Node, left, is_fast| {
+        let earlier = Earlier { tried: 0, is_fast };
+        node.replica().copying(Log { frames: left, left }, earlier, true, at)
+    };
+    let enough = limits::WAL_FRAMES_LEFT;
+    assert_eq!(copying(&mut node, enough, false), Copying::Here, "there is time");
+    assert_eq!(copying(&mut node, enough, true), Copying::Along);
+    assert_eq!(copying(&mut node, enough - 1, true), Copying::Not, "whoever commits does not copy it yet");
+    node.replica().set_room(limits::ROOM_USUAL - 1);
+    assert_eq!(copying(&mut node, enough, true), Copying::Here, "it gets long");
+    node.replica().set_room(limits::ROOM_USUAL);
+    node.start(false);
+    assert_eq!(copying(&mut node, enough, true), Copying::Beside, "it is not READY");
 }

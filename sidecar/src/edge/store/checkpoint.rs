@@ -1,6 +1,7 @@
 //! Copies the write-ahead log into the database, and says how long the log is.
 //!
-//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile. So the node has it done by a
+//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile, but for the end of a log that has become long
+//! while it was written into. So the node has it done by a
 //! connection of its own, on a thread of its own: [`Checkpointer`]. It writes nothing else. The log begins anew with the
 //! first write that finds all of it copied and nobody reading from it.
 
@@ -10,11 +11,16 @@ use rusqlite::Connection;
 
 use super::error::{Doing as _, Error};
 use super::{Store, open};
+#[cfg(doc)]
+use crate::limits;
 
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
 /// Waits for no reader and no writer.
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// Keeps the writers away meanwhile.
+const COPY_TO_THE_END: &str = "PRAGMA wal_checkpoint(FULL)";
 
 /// How long the write-ahead log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +57,39 @@ impl Checkpointer {
         Ok(Self { connection: open::for_checkpoints(path)? })
     }
 
+    /// How long the log is.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn log(&self) -> Result<Log, Error> {
+        log(&self.connection, LOOK)
+    }
+
+    /// Copies what is there now. Waits for nobody, and answers what it could not copy; none where somebody else is copying.
+    ///
+    /// # Errors
+    /// When SQLite or the disk fails.
+    pub fn copy_once(&self) -> Result<Option<Log>, Error> {
+        extent(&self.connection, COPY)
+    }
+
     /// Copies what is there now. Waits for nobody, and answers what is left: what was written meanwhile, too.
     ///
     /// # Errors
     /// When SQLite or the disk fails.
     pub fn copy(&self) -> Result<Log, Error> {
-        log(&self.connection, COPY)?;
-        log(&self.connection, LOOK)
+        self.copy_once()?;
+        self.log()
+    }
+
+    /// Copies all of a log that is always written into, so that it can begin anew: nobody writes meanwhile. Waits at most
+    /// [`limits::WAL_LOCK_WAIT`] for the one that writes now and for the readers of what is older; then it copies what it can.
+    ///
+    /// # Errors
+    /// When SQLite or the disk fails.
+    pub fn copy_to_the_end(&self) -> Result<Log, Error> {
+        log(&self.connection, COPY_TO_THE_END)?;
+        self.log()
     }
 }
 
@@ -101,13 +133,17 @@ impl Store {
     }
 }
 
-/// Where somebody else is copying, SQLite answers -1 for both numbers.
 fn log(connection: &Connection, sql: &str) -> Result<Log, Error> {
+    Ok(extent(connection, sql)?.unwrap_or(Log { frames: 0, left: 0 }))
+}
+
+/// Where somebody else is copying, SQLite answers -1 for both numbers.
+fn extent(connection: &Connection, sql: &str) -> Result<Option<Log>, Error> {
     let (frames, copied): (i64, i64) = connection
         .prepare_cached(sql)
         .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?))))
         .doing("copy the write-ahead log into the database")?;
-    Ok(Log { frames: frames.max(0), left: (frames - copied).max(0) })
+    Ok((0 <= frames).then(|| Log { frames, left: (frames - copied).max(0) }))
 }
 
 #[cfg(test)]
@@ -148,5 +184,21 @@ mod tests {
         assert_eq!(rows(), 0);
         reader.execute_batch("COMMIT").unwrap();
         assert_eq!(checkpointer.copy().unwrap().left, 0);
+    }
+
+    #[test]
+    fn a_copy_to_the_end_waits_for_no_writer_for_ever_and_lets_the_log_begin_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let writer = open::for_writing(&path).unwrap();
+        writer.execute_batch("CREATE TABLE t (a); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
+        let checkpointer = Checkpointer::open(&path).unwrap();
+        assert_eq!(checkpointer.copy_to_the_end().unwrap().left, 0, "of what is committed");
+        writer.execute_batch("COMMIT").unwrap();
+        assert!(log(&writer, LOOK).unwrap().left > 0);
+        let copied = checkpointer.copy_to_the_end().unwrap();
+        assert_eq!(copied.left, 0);
+        writer.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        assert!(log(&writer, LOOK).unwrap().frames < copied.frames, "it begins anew");
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use rowcast_schema::journal::{JOURNAL, Op};
 use rowcast_schema::layout::{Layout, LayoutId};
 use rowcast_schema::value::Value;
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::cell;
 use super::error::{Doing as _, Error, damaged};
 use super::tx::Tx;
+use super::{Store, cell};
 use crate::clock::Timestamp;
 use crate::limits;
 use crate::position::Sequence;
@@ -55,9 +56,9 @@ pub struct OpenGroup {
     pub next: Sequence,
 }
 
-/// Where transactions of the service are known to end: the last row of the journal, each time that it was looked at under the
-/// write lock. Known in memory only, and good for as long as rows are taken away from the beginning alone: SQLite gives the
-/// number of a last row that is gone to the next one.
+/// Where transactions of the service are known to end: the last row of the journal, each time that it was looked at. Known in
+/// memory only, and good for as long as rows are taken away from the beginning alone: SQLite gives the number of a last row that
+/// is gone to the next one.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
     /// The row after the last one that was ingested.
@@ -90,8 +91,55 @@ impl Ends {
         self.next = ingested + 1;
         let gone = self.ends.partition_point(|end| *end <= ingested);
         self.ends.drain(..gone);
-        if self.ends.len() < limits::JOURNAL_ENDS_MAX && self.ends.last().is_none_or(|end| *end < last) {
+        self.push(last);
+    }
+
+    /// The journal begins and ends with these rows.
+    fn see(&mut self, (first, last): (i64, i64)) {
+        if self.next != first || self.ends.last().is_some_and(|end| last < *end) {
+            *self = Self { next: first, ends: Vec::new() };
+        }
+        self.push(last);
+    }
+
+    fn push(&mut self, last: i64) {
+        if self.ends.last().is_some_and(|end| last <= *end) {
+            return;
+        }
+        if self.ends.len() == limits::JOURNAL_ENDS_MAX {
+            // So many rows become one group in any case.
+            let group = i64::try_from(limits::INGEST_ROWS_MAX).unwrap_or(i64::MAX);
+            let mut kept = i64::MIN;
+            self.ends.retain(|end| {
+                let far = kept.saturating_add(group) <= *end;
+                kept = if far { *end } else { kept };
+                far
+            });
+        }
+        if self.ends.len() < limits::JOURNAL_ENDS_MAX {
             self.ends.push(last);
+        }
+    }
+}
+
+/// The first row of the journal and the last; none when it is empty.
+fn extent(connection: &Connection) -> Result<Option<(i64, i64)>, Error> {
+    let (first, last): (Option<i64>, Option<i64>) = connection
+        .prepare_cached("SELECT (SELECT min(n) FROM _rowcast_journal), (SELECT max(n) FROM _rowcast_journal)")
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .doing("look at the journal")?;
+    Ok(first.zip(last))
+}
+
+impl Store {
+    /// Looks where the newest transaction of the service ends, without the write lock. Where many are taken together, groups of
+    /// events are as short as their ends are known.
+    pub fn see_journal(&mut self) {
+        match extent(&self.connection) {
+            Ok(Some(rows)) => self.durable.journal_ends.see(rows),
+            Ok(None) => {}
+            // The group is a longer one.
+            Err(error) => tracing::debug!(error = error.chain(), "where a transaction ends is not known"),
         }
     }
 }
@@ -99,12 +147,8 @@ impl Ends {
 impl Tx<'_> {
     /// The last row of the journal, and roughly how many there are; none when it is empty.
     pub fn journal_extent(&self) -> Result<Option<(i64, usize)>, Error> {
-        let (first, last): (Option<i64>, Option<i64>) = self
-            .connection
-            .prepare_cached("SELECT (SELECT min(n) FROM _rowcast_journal), (SELECT max(n) FROM _rowcast_journal)")
-            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
-            .doing("look at the journal")?;
-        Ok(first.zip(last).map(|(first, last)| (last, usize::try_from(last - first + 1).unwrap_or(usize::MAX))))
+        let rows = |(first, last): (i64, i64)| (last, usize::try_from(last - first + 1).unwrap_or(usize::MAX));
+        Ok(extent(self.connection)?.map(rows))
     }
 
     /// The number of rows up to and with `until`.
@@ -223,6 +267,35 @@ mod tests {
         assert!(ends.fits(300) && !ends.fits(299));
         ends.note(1_300, Some(2_600));
         assert_eq!(ends.cut((1_301, 2_600), 500), 1_700);
+    }
+
+    #[test]
+    fn an_end_that_was_seen_is_one_until_the_journal_begins_elsewhere() {
+        let mut ends = Ends::default();
+        [(1, 300), (1, 300), (1, 600)].into_iter().for_each(|rows| ends.see(rows));
+        assert_eq!(ends.cut((1, 700), 500), 300);
+        ends.note(300, Some(700));
+        ends.see((301, 900));
+        assert_eq!([500, 600].map(|most| ends.cut((301, 900), most)), [700, 900]);
+        ends.see((2, 40));
+        assert_eq!(ends.cut((2, 50), 500), 40, "it was emptied, and its numbers began anew");
+        ends.see((2, 30));
+        assert_eq!(ends.cut((2, 50), 500), 30, "rows at its end are gone");
+    }
+
+    #[test]
+    fn where_more_ends_are_seen_than_are_kept_some_are_known_all_along() {
+        let (ends_max, most) = (limits::JOURNAL_ENDS_MAX as i64, limits::INGEST_ROWS_MAX);
+        let (mut ends, rows) = (Ends::default(), 50 * ends_max);
+        (1..=rows / 5).for_each(|end| ends.see((1, end * 5)));
+        let (mut first, mut longest) = (1, 0);
+        while first <= rows {
+            let last = ends.cut((first, rows), most);
+            longest = longest.max(last + 1 - first);
+            ends.note(last, (last < rows).then_some(rows));
+            first = last + 1;
+        }
+        assert!(longest <= 2 * most as i64, "{longest}");
     }
 
     #[test]

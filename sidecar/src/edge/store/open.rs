@@ -54,6 +54,7 @@ pub(super) fn for_checkpoints(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "synchronous", "NORMAL").doing("set up the connection")?;
     // The first read opens the log: without it there is nothing to copy.
     look(&connection, path)?;
+    connection.busy_timeout(limits::WAL_LOCK_WAIT).doing("set up the connection")?;
     Ok(connection)
 }
 
@@ -113,7 +114,7 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
 }
 
 /// SQLite's own handler sleeps up to 100 ms at a time: too long to win against a busy service.
-fn wait_for_lock(tries: i32) -> bool {
+pub(super) fn wait_for_lock(tries: i32) -> bool {
     let pause = Duration::from_micros(100 + 50 * u64::try_from(tries.min(18)).unwrap_or(0));
     std::thread::sleep(pause);
     // The pauses add up to about a millisecond each from the twentieth on.
