@@ -117,6 +117,7 @@ struct Turner {
     room_at: Instant,
     /// When this thread copied the write-ahead log last, or tried to.
     copied_at: Instant,
+    /// How fast it grows.
     log_growth: Growth,
     /// When there was something to do last; none once its memory was given back.
     busy_at: Option<Instant>,

@@ -216,19 +216,21 @@ fn grown(before: i64, frames: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use rowcast_schema::declaration::Declaration;
 
     use super::*;
     use crate::clock::Timestamp;
     use crate::edge::store::Store;
 
+    fn store(folder: &Path) -> Store {
+        let declaration = Declaration::parse("schema.toml", "service = \"s\"\n[tables.t]").unwrap();
+        Store::open(&folder.join("app.db"), declaration).unwrap()
+    }
+
     #[test]
     fn what_is_written_is_copied_when_it_is_told_to_and_never_while_it_is_paused() {
         let folder = tempfile::tempdir().unwrap();
-        let declaration = Declaration::parse("schema.toml", "service = \"s\"\n[tables.t]").unwrap();
-        let store = Store::open(&folder.path().join("app.db"), declaration).unwrap();
+        let store = store(folder.path());
         let tidier = Tidier::start(store.path()).unwrap();
         let alone = tidier.pause();
         tidier.wake();
@@ -246,8 +248,7 @@ mod tests {
     #[test]
     fn a_log_that_is_followed_is_copied_while_it_is_written_and_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let declaration = Declaration::parse("schema.toml", "service = \"s\"\n[tables.t]").unwrap();
-        let mut store = Store::open(&folder.path().join("app.db"), declaration).unwrap();
+        let mut store = store(folder.path());
         let bounds = Bounds { cache_kib: limits::CACHE_KIB, log_frames: i64::from(i32::MAX), log_bytes_kept: 0 };
         store.set_bounds(bounds).unwrap();
         let node = store.durable().node;

@@ -1,8 +1,8 @@
 //! Copies the write-ahead log into the database, and says how long the log is.
 //!
-//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile, but for the end of a log that has become long
-//! while it was written into. So the node has it done by a
-//! connection of its own, on a thread of its own: [`Checkpointer`]. It writes nothing else. The log begins anew with the
+//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile, but for the end of a log that has become
+//! long while it was written into. So the node has it done by a connection of its own, on a thread of its own:
+//! [`Checkpointer`]. It writes nothing else. The log begins anew with the
 //! first write that finds all of it copied and nobody reading from it.
 
 use std::path::Path;
@@ -11,8 +11,6 @@ use rusqlite::Connection;
 
 use super::error::{Doing as _, Error};
 use super::{Store, open};
-#[cfg(doc)]
-use crate::limits;
 
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
@@ -83,7 +81,7 @@ impl Checkpointer {
     }
 
     /// Copies all of a log that is always written into, so that it can begin anew: nobody writes meanwhile. Waits at most
-    /// [`limits::WAL_LOCK_WAIT`] for the one that writes now and for the readers of what is older; then it copies what it can.
+    /// [`WAL_LOCK_WAIT`](crate::limits::WAL_LOCK_WAIT) for the one that writes now and for the readers of what is older; then it copies what it can.
     ///
     /// # Errors
     /// When SQLite or the disk fails.
@@ -148,15 +146,29 @@ fn extent(connection: &Connection, sql: &str) -> Result<Option<Log>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
     use super::*;
+
+    fn path(folder: &TempDir) -> PathBuf {
+        folder.path().join("app.db")
+    }
+
+    /// A database with a table, who writes it, and who copies its log.
+    fn opened() -> (TempDir, Connection, Checkpointer) {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = open::for_writing(&path(&folder)).unwrap();
+        writer.execute_batch("CREATE TABLE t (a)").unwrap();
+        let checkpointer = Checkpointer::open(&path(&folder)).unwrap();
+        (folder, writer, checkpointer)
+    }
 
     #[test]
     fn the_log_is_copied_beside_a_writer_and_begins_anew_with_the_next_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.db");
-        let writer = open::for_writing(&path).unwrap();
-        writer.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(100000))").unwrap();
-        let checkpointer = Checkpointer::open(&path).unwrap();
+        let (_folder, writer, checkpointer) = opened();
+        writer.execute_batch("INSERT INTO t VALUES (zeroblob(100000))").unwrap();
         let long = log(&writer, LOOK).unwrap();
         assert!(long.left > 20, "{long:?}");
         writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
@@ -170,16 +182,12 @@ mod tests {
 
     #[test]
     fn a_reader_keeps_what_it_reads_from_being_copied_over_and_nobody_waits_for_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.db");
-        let writer = open::for_writing(&path).unwrap();
-        writer.execute_batch("CREATE TABLE t (a)").unwrap();
-        let reader = open::for_reading(&path).unwrap();
+        let (folder, writer, checkpointer) = opened();
+        let reader = open::for_reading(&path(&folder)).unwrap();
         reader.execute_batch("BEGIN").unwrap();
         let rows = || reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(rows(), 0);
         writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
-        let checkpointer = Checkpointer::open(&path).unwrap();
         assert!(checkpointer.copy().unwrap().left > 0);
         assert_eq!(rows(), 0);
         reader.execute_batch("COMMIT").unwrap();
@@ -188,11 +196,8 @@ mod tests {
 
     #[test]
     fn a_copy_to_the_end_waits_for_no_writer_for_ever_and_lets_the_log_begin_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.db");
-        let writer = open::for_writing(&path).unwrap();
-        writer.execute_batch("CREATE TABLE t (a); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
-        let checkpointer = Checkpointer::open(&path).unwrap();
+        let (_folder, writer, checkpointer) = opened();
+        writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
         assert_eq!(checkpointer.copy_to_the_end().unwrap().left, 0, "of what is committed");
         writer.execute_batch("COMMIT").unwrap();
         assert!(log(&writer, LOOK).unwrap().left > 0);
