@@ -192,14 +192,9 @@ pub const WAL_FRAMES_LEFT: i64 = 600;
 /// between the writes are long enough for a copy.
 pub const WAL_FRAMES_SECOND_FAST: u64 = 6_000;
 
-/// Frames of a log that is copied along with what is written at which the writers are kept away until the copy has come to its end.
+/// Frames of a log that is copied along with what is written at which it is left to who commits next: only who writes into it all
+/// the time can copy it to its end.
 pub const WAL_FRAMES_ALONG_MAX: i64 = 8_000;
-
-/// Frames that are left for such a copy at most: some milliseconds of write lock.
-pub const WAL_FRAMES_END_MAX: i64 = 1_000;
-
-/// How long such a copy waits, for the write lock and for readers once it has it.
-pub const WAL_LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Rows that the reconciliation compares in one short transaction.
 pub const RECONCILE_ROWS_MAX: usize = 500;

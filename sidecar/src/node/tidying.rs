@@ -35,9 +35,6 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A log into which so little is written for so long is not followed any more.
 const FOLLOWED: Duration = Duration::from_millis(20);
 
-/// The least time from a copy that kept the writers away to the next, where readers kept the log from beginning anew.
-const BETWEEN_ENDS: Duration = Duration::from_secs(1);
-
 /// What the database gets while the node takes so much at a time.
 pub(super) fn bounds(portion: Portion) -> Bounds {
     let (cache_kib, log_bytes_kept) = match portion {
@@ -162,17 +159,18 @@ impl Copies {
     }
 
     fn follow_until_little_is_written(&self) -> Result<(), Error> {
-        let (mut found_at, mut ended_at) = (Instant::now(), None::<Instant>);
+        let mut found_at = Instant::now();
         let mut frames = 0;
-        while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
+        // A log that is always written into never begins anew. Left to itself, the next commit copies it to its end.
+        while frames < limits::WAL_FRAMES_ALONG_MAX
+            && self.follows.load(Ordering::Relaxed)
+            && found_at.elapsed() < FOLLOWED
+        {
             let Some(copied) = self.alone(Checkpointer::copy_once)? else {
                 found_at = Instant::now(); // Whoever copies has written.
                 std::thread::sleep(LOOK);
                 continue;
             };
-            if copied.frames < frames {
-                ended_at = None; // It began anew.
-            }
             let found = grown(frames, copied.frames);
             frames = copied.frames;
             // Else the next one follows at once: the commit of a service that meets the gap copies itself.
@@ -180,14 +178,6 @@ impl Copies {
                 break;
             }
             found_at = Instant::now();
-            let may_end = copied.left == 0 && ended_at.is_none_or(|ended| BETWEEN_ENDS <= ended.elapsed());
-            if limits::WAL_FRAMES_ALONG_MAX <= frames
-                && may_end
-                && self.alone(Checkpointer::log)?.left <= limits::WAL_FRAMES_END_MAX
-            {
-                self.alone(Checkpointer::copy_to_the_end)?;
-                ended_at = Some(Instant::now());
-            }
         }
         Ok(())
     }
@@ -246,21 +236,35 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_followed_is_copied_while_it_is_written_and_begins_anew() {
+    fn a_log_that_is_followed_is_copied_while_it_is_written_and_left_to_the_writer_once_it_is_long() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store(folder.path());
-        let bounds = Bounds { cache_kib: limits::CACHE_KIB, log_frames: i64::from(i32::MAX), log_bytes_kept: 0 };
-        store.set_bounds(bounds).unwrap();
-        let node = store.durable().node;
-        let tidier = Tidier::start(store.path()).unwrap();
-        // It is not copied by who commits: were it not followed it would only become longer.
-        let mut written = (1..100_000).map(|sequence| {
-            tidier.follow();
+        let copied_by_its_commits_from = |store: &Store, log_frames| {
+            store.set_bounds(Bounds { cache_kib: limits::CACHE_KIB, log_frames, log_bytes_kept: 0 }).unwrap();
+        };
+        let mut sequences = 1..;
+        let mut written = |store: &mut Store| {
+            let (node, sequence) = (store.durable().node, sequences.next().unwrap());
             store.write(|tx| tx.set_position(node, sequence, Timestamp::from_millis(1))).unwrap();
-            store.log().unwrap().frames
-        });
-        let mut longest = 0;
-        assert!(written.any(|frames| frames < std::mem::replace(&mut longest, frames)), "{longest} frames");
+            store.log().unwrap()
+        };
+        copied_by_its_commits_from(&store, i64::from(i32::MAX));
+        let tidier = Tidier::start(store.path()).unwrap();
+        let mut log = written(&mut store);
+        while log.frames / 2 <= log.left || log.frames < limits::WAL_FRAMES_ALONG_MAX {
+            assert!(log.frames < 20 * limits::WAL_FRAMES_ALONG_MAX, "it is not copied: {log:?}");
+            if !tidier.follows() {
+                tidier.follow();
+            }
+            log = written(&mut store);
+        }
+        while tidier.follows() {
+            log = written(&mut store);
+            assert!(log.frames < 40 * limits::WAL_FRAMES_ALONG_MAX, "it is still followed: {log:?}");
+        }
+        copied_by_its_commits_from(&store, 1);
+        written(&mut store);
+        assert!(written(&mut store).frames < limits::WAL_FRAMES_ALONG_MAX, "it begins anew");
         while !tidier.follows() {
             tidier.follow();
         }

@@ -172,7 +172,8 @@ impl Replica {
         let spares = idle || self.spares_service(at);
         let ready = matches!(self.phase, Phase::Ready);
         let enough = if spares { limits::WAL_FRAMES_LEFT } else { limits::WAL_FRAMES_USUAL / 2 };
-        if earlier.is_fast && enough <= log.left && self.copies_along(at) {
+        let short = log.frames < limits::WAL_FRAMES_ALONG_MAX;
+        if earlier.is_fast && short && enough <= log.left && self.copies_along(at) {
             Copying::Along
         } else if portion.log_frames_max() <= log.frames && 0 < log.left {
             Copying::Here

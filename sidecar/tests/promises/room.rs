@@ -103,6 +103,7 @@ fn a_log_that_grows_faster_than_it_can_be_copied_in_between_is_copied_all_along_
     assert_eq!(copying(&mut node, enough, false), Copying::Here, "there is time");
     assert_eq!(copying(&mut node, enough, true), Copying::Along);
     assert_eq!(copying(&mut node, enough - 1, true), Copying::Not, "whoever commits does not copy it yet");
+    assert_eq!(copying(&mut node, limits::WAL_FRAMES_ALONG_MAX, true), Copying::Here, "it is to begin anew");
     node.replica().set_room(limits::ROOM_USUAL - 1);
     assert_eq!(copying(&mut node, enough, true), Copying::Here, "it gets long");
     node.replica().set_room(limits::ROOM_USUAL);

@@ -54,7 +54,6 @@ pub(super) fn for_checkpoints(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "synchronous", "NORMAL").doing("set up the connection")?;
     // The first read opens the log: without it there is nothing to copy.
     look(&connection, path)?;
-    connection.busy_timeout(limits::WAL_LOCK_WAIT).doing("set up the connection")?;
     Ok(connection)
 }
 
