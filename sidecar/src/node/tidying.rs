@@ -161,11 +161,11 @@ impl Copies {
     fn follow_until_little_is_written(&self) -> Result<(), Error> {
         let mut found_at = Instant::now();
         let mut frames = 0;
-        // A log that is always written into never begins anew. Left to itself, the next commit copies it to its end.
-        while frames < limits::WAL_FRAMES_ALONG_MAX
-            && self.follows.load(Ordering::Relaxed)
-            && found_at.elapsed() < FOLLOWED
-        {
+        while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
+            // A log that is always written into never begins anew. Left to itself, the next commit copies it to its end.
+            if limits::WAL_FRAMES_ALONG_MAX <= self.alone(Checkpointer::log)?.frames {
+                break;
+            }
             let Some(copied) = self.alone(Checkpointer::copy_once)? else {
                 found_at = Instant::now(); // Whoever copies has written.
                 std::thread::sleep(LOOK);
