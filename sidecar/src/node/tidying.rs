@@ -99,7 +99,7 @@ impl Tidier {
 
     /// Whether it does that now, or is about to.
     pub(super) fn follows(&self) -> bool {
-        self.follows.load(Ordering::Relaxed)
+        self.follows.load(Ordering::Relaxed) && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Whether the thread takes it.
