@@ -196,16 +196,6 @@ pub const WAL_FRAMES_SECOND_FAST: u64 = 6_000;
 /// the time can copy it to its end.
 pub const WAL_FRAMES_ALONG_MAX: i64 = 8_000;
 
-/// So many times as long as the node lets it become a log is copied to its end with the writers kept away: nobody else does it, as
-/// where a service has switched that off.
-pub const WAL_FRAMES_END_FACTOR: i64 = 4;
-
-/// Frames that are left for such a copy at most: some 50 ms of write lock on a slow disk.
-pub const WAL_FRAMES_END_MAX: i64 = 4_000;
-
-/// How long such a copy waits for the write lock and for readers: at least; each pause takes some 60 µs more than it should.
-pub const WAL_LOCK_WAIT: Duration = Duration::from_millis(4);
-
 /// Rows that the reconciliation compares in one short transaction.
 pub const RECONCILE_ROWS_MAX: usize = 500;
 

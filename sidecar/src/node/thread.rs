@@ -270,10 +270,6 @@ impl Turner {
                 self.tidier.wake();
                 return Ok(());
             }
-            Copying::ToTheEnd => {
-                self.tidier.end(portion.log_frames_end());
-                return Ok(());
-            }
             Copying::Along => {
                 self.tidier.follow();
                 return Ok(());

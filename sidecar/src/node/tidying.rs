@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::edge::store::{Bounds, Checkpointer, Error, Log};
+use crate::edge::store::{Bounds, Checkpointer, Error};
 use crate::limits;
 use crate::replica::Portion;
 use crate::supervise::BoxError;
@@ -51,8 +51,6 @@ pub(super) fn bounds(portion: Portion) -> Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
     Copy,
-    /// To the end, where the log became longer by so many frames since that was tried.
-    End(i64),
     Follow,
 }
 
@@ -72,7 +70,7 @@ impl Tidier {
         let (wake, woken) = sync_channel(1);
         let copying = Arc::new(Mutex::new(()));
         let follows = Arc::new(AtomicBool::new(false));
-        let mut copies = Copies { checkpointer, copying: copying.clone(), follows: follows.clone(), ended_at: 0 };
+        let copies = Copies { checkpointer, copying: copying.clone(), follows: follows.clone() };
         let thread = std::thread::Builder::new().name("rowcast-log".into()).spawn(move || copies.run(&woken))?;
         Ok(Self { wake: Some(wake), copying, follows, thread: Some(thread) })
     }
@@ -81,11 +79,6 @@ impl Tidier {
     pub(super) fn wake(&self) {
         // What does not take it has something to copy already.
         self.tell(Task::Copy);
-    }
-
-    /// Has it copied to its end with the writers kept away, where it became longer by so many frames since that was tried.
-    pub(super) fn end(&self, frames: i64) {
-        self.tell(Task::End(frames));
     }
 
     /// Has the log copied for as long as there is always something to copy, or until it is told to [`leave`](Self::leave) it.
@@ -138,16 +131,13 @@ struct Copies {
     checkpointer: Checkpointer,
     copying: Arc<Mutex<()>>,
     follows: Arc<AtomicBool>,
-    /// Frames of the log when it was copied to its end last, 0 if it began anew.
-    ended_at: i64,
 }
 
 impl Copies {
-    fn run(&mut self, woken: &Receiver<Task>) {
+    fn run(&self, woken: &Receiver<Task>) {
         while let Ok(task) = woken.recv() {
             let done = match task {
-                Task::Copy => self.copy().map(drop),
-                Task::End(frames) => self.copy_to_the_end(frames),
+                Task::Copy => self.copy(),
                 Task::Follow => self.follow_until_little_is_written(),
             };
             self.follows.store(false, Ordering::Relaxed);
@@ -159,25 +149,11 @@ impl Copies {
         }
     }
 
-    fn copy(&self) -> Result<Log, Error> {
-        let mut log = self.alone(Checkpointer::copy)?;
-        for _ in 1..COPIES_MAX {
-            if log.left <= FEW_FRAMES {
+    fn copy(&self) -> Result<(), Error> {
+        for _ in 0..COPIES_MAX {
+            if self.alone(Checkpointer::copy)?.left <= FEW_FRAMES {
                 break;
             }
-            log = self.alone(Checkpointer::copy)?;
-        }
-        Ok(log)
-    }
-
-    fn copy_to_the_end(&mut self, frames: i64) -> Result<(), Error> {
-        let log = self.copy()?;
-        self.ended_at = if self.ended_at <= log.frames { self.ended_at } else { 0 };
-        // Readers may be in the way all the time: then it is not tried all the time.
-        if frames <= log.frames - self.ended_at && log.left <= limits::WAL_FRAMES_END_MAX {
-            let ended = self.alone(Checkpointer::copy_to_the_end)?;
-            self.ended_at = ended.frames;
-            tracing::debug!(frames = ended.frames, left = ended.left, "the write-ahead log was copied to its end");
         }
         Ok(())
     }
@@ -230,8 +206,6 @@ fn grown(before: i64, frames: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::RangeFrom;
-
     use rowcast_schema::declaration::Declaration;
 
     use super::*;
@@ -241,17 +215,6 @@ mod tests {
     fn store(folder: &Path) -> Store {
         let declaration = Declaration::parse("schema.toml", "service = \"s\"\n[tables.t]").unwrap();
         Store::open(&folder.join("app.db"), declaration).unwrap()
-    }
-
-    fn copied_by_its_commits_from(store: &Store, log_frames: i64) {
-        store.set_bounds(Bounds { cache_kib: limits::CACHE_KIB, log_frames, log_bytes_kept: 0 }).unwrap();
-    }
-
-    /// Writes once; answers how long the log is then.
-    fn written(store: &mut Store, sequences: &mut RangeFrom<u64>) -> Log {
-        let (node, sequence) = (store.durable().node, sequences.next().unwrap());
-        store.write(|tx| tx.set_position(node, sequence, Timestamp::from_millis(1))).unwrap();
-        store.log().unwrap()
     }
 
     #[test]
@@ -273,27 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_else_copies_begins_anew_while_it_is_always_written_into() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = store(folder.path());
-        copied_by_its_commits_from(&store, i64::from(i32::MAX));
-        let tidier = Tidier::start(store.path()).unwrap();
-        let longest_allowed = 1_000;
-        let (mut sequences, mut frames) = (1.., 0);
-        let begins_anew = (0..100 * longest_allowed).any(|_| {
-            tidier.end(longest_allowed);
-            let before = std::mem::replace(&mut frames, written(&mut store, &mut sequences).frames);
-            frames < before
-        });
-        assert!(begins_anew, "it has {frames} frames");
-    }
-
-    #[test]
     fn a_log_that_is_followed_is_copied_while_it_is_written_and_left_to_the_writer_once_it_is_long() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store(folder.path());
+        let copied_by_its_commits_from = |store: &Store, log_frames| {
+            store.set_bounds(Bounds { cache_kib: limits::CACHE_KIB, log_frames, log_bytes_kept: 0 }).unwrap();
+        };
         let mut sequences = 1..;
-        let mut written = |store: &mut Store| written(store, &mut sequences);
+        let mut written = |store: &mut Store| {
+            let (node, sequence) = (store.durable().node, sequences.next().unwrap());
+            store.write(|tx| tx.set_position(node, sequence, Timestamp::from_millis(1))).unwrap();
+            store.log().unwrap()
+        };
         copied_by_its_commits_from(&store, i64::from(i32::MAX));
         let tidier = Tidier::start(store.path()).unwrap();
         let mut log = written(&mut store);

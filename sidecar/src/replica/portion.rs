@@ -56,11 +56,6 @@ impl Portion {
             Self::Large => limits::WAL_FRAMES_MAX,
         }
     }
-
-    /// Frames of the log at which it is copied to its end, with the writers kept away.
-    pub fn log_frames_end(self) -> i64 {
-        limits::WAL_FRAMES_END_FACTOR * self.log_frames_max()
-    }
 }
 
 /// Who copies the write-ahead log into the database.
@@ -76,8 +71,6 @@ pub enum Copying {
     Beside,
     /// The thread of its own, again and again, for as long as there is always something to copy.
     Along,
-    /// The thread of its own, with the writers kept away at the end: nobody did it before.
-    ToTheEnd,
 }
 
 /// What is known of the log from before.
@@ -182,8 +175,6 @@ impl Replica {
         let short = log.frames < limits::WAL_FRAMES_ALONG_MAX;
         if earlier.is_fast && short && enough <= log.left && self.copies_along(at) {
             Copying::Along
-        } else if portion.log_frames_end() <= log.frames && 0 < log.left {
-            Copying::ToTheEnd
         } else if portion.log_frames_max() <= log.frames && 0 < log.left {
             Copying::Here
         } else if spares && limits::WAL_FRAMES_LEFT <= log.left {

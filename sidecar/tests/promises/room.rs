@@ -104,10 +104,6 @@ fn a_log_that_grows_faster_than_it_can_be_copied_in_between_is_copied_all_along_
     assert_eq!(copying(&mut node, enough, true), Copying::Along);
     assert_eq!(copying(&mut node, enough - 1, true), Copying::Not, "whoever commits does not copy it yet");
     assert_eq!(copying(&mut node, limits::WAL_FRAMES_ALONG_MAX, true), Copying::Here, "it is to begin anew");
-    for is_fast in [true, false] {
-        let end = Portion::Quiet.log_frames_end();
-        assert_eq!(copying(&mut node, end, is_fast), Copying::ToTheEnd, "nobody else sees to it that it begins anew");
-    }
     node.replica().set_room(limits::ROOM_USUAL - 1);
     assert_eq!(copying(&mut node, enough, true), Copying::Here, "it gets long");
     node.replica().set_room(limits::ROOM_USUAL);

@@ -1,8 +1,8 @@
 //! Copies the write-ahead log into the database, and says how long the log is.
 //!
-//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile, but for the end of a log that has
-//! become very long. So the node has it done by a connection of its own, on a thread of its own: [`Checkpointer`]. It writes
-//! nothing else. The log begins anew with the first write that finds all of it copied and nobody reading from it.
+//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile. So the node has it done by a
+//! connection of its own, on a thread of its own: [`Checkpointer`]. It writes nothing else. The log begins anew with the
+//! first write that finds all of it copied and nobody reading from it.
 
 use std::path::Path;
 
@@ -15,9 +15,6 @@ const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
 /// Waits for no reader and no writer.
 const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-
-/// Keeps the writers away meanwhile.
-const COPY_TO_THE_END: &str = "PRAGMA wal_checkpoint(FULL)";
 
 /// How long the write-ahead log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,17 +73,6 @@ impl Checkpointer {
     /// When SQLite or the disk fails.
     pub fn copy(&self) -> Result<Log, Error> {
         self.copy_once()?;
-        self.log()
-    }
-
-    /// Copies all of a log that is always written into, so that it can begin anew: nobody writes meanwhile. Waits at most
-    /// some [`WAL_LOCK_WAIT`](crate::limits::WAL_LOCK_WAIT) for the one that writes now, or for the readers of what is older; then
-    /// it copies what it can.
-    ///
-    /// # Errors
-    /// When SQLite or the disk fails.
-    pub fn copy_to_the_end(&self) -> Result<Log, Error> {
-        log(&self.connection, COPY_TO_THE_END)?;
         self.log()
     }
 }
@@ -192,18 +178,5 @@ mod tests {
         assert_eq!(rows(), 0);
         reader.execute_batch("COMMIT").unwrap();
         assert_eq!(checkpointer.copy().unwrap().left, 0);
-    }
-
-    #[test]
-    fn a_copy_to_the_end_waits_for_no_writer_for_ever_and_lets_the_log_begin_anew() {
-        let (_folder, writer, checkpointer) = opened();
-        writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
-        assert_eq!(checkpointer.copy_to_the_end().unwrap().left, 0, "of what is committed");
-        writer.execute_batch("COMMIT").unwrap();
-        assert!(log(&writer, LOOK).unwrap().left > 0);
-        let copied = checkpointer.copy_to_the_end().unwrap();
-        assert_eq!(copied.left, 0);
-        writer.execute_batch("INSERT INTO t VALUES (2)").unwrap();
-        assert!(log(&writer, LOOK).unwrap().frames < copied.frames, "it begins anew");
     }
 }

@@ -50,11 +50,10 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, Error> {
 
 /// A connection that copies the write-ahead log into the database, and nothing else.
 pub(super) fn for_checkpoints(path: &Path) -> Result<Connection, Error> {
-    let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "synchronous", "NORMAL").doing("set up the connection")?;
     // The first read opens the log: without it there is nothing to copy.
     look(&connection, path)?;
-    connection.busy_handler(Some(wait_a_moment_for_lock)).doing("set up the connection")?;
     Ok(connection)
 }
 
@@ -119,13 +118,6 @@ pub(super) fn wait_for_lock(tries: i32) -> bool {
     std::thread::sleep(pause);
     // The pauses add up to about a millisecond each from the twentieth on.
     u128::try_from(tries).is_ok_and(|tries| tries < limits::BUSY_TIMEOUT.as_millis())
-}
-
-/// Between two transactions of a service that writes without a pause there are some microseconds.
-fn wait_a_moment_for_lock(tries: i32) -> bool {
-    let pause = Duration::from_micros(20);
-    std::thread::sleep(pause);
-    u32::try_from(tries).is_ok_and(|tries| pause * tries < limits::WAL_LOCK_WAIT)
 }
 
 /// The first read: finds out whether the file is a database at all.
