@@ -55,7 +55,8 @@ pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
 /// Less room than this beside the database, and little is taken at a time: four times the log as the node's own thread lets it grow.
 pub const ROOM_SMALL: u64 = 64 * 1024 * 1024;
 
-/// Less room than this, and no more than usual is taken at a time: the log at its longest, four times.
+/// Less room than this, and no more than usual is taken at a time, and a log that grows fast is not copied all along: four times the
+/// log as a node that is not READY lets it grow. Under a service that writes without a pause it has had 200 MB.
 pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
 
 /// Ids that a database had before, and that are remembered: of most of them numbers may have been given out twice.
@@ -176,8 +177,8 @@ pub const WAL_FRAMES_MAX: i64 = 16_000;
 /// The same where there is little room; then the file is cut, too.
 pub const WAL_FRAMES_SMALL: i64 = 64;
 
-/// Bytes of the `-wal` file that stay when the log begins anew: of one that was copied along with what is written. To write over what is
-/// there takes less than to append.
+/// Bytes of the `-wal` file that stay when the log begins anew: as much as one has that was copied all along. To write over what
+/// is there takes less than to append.
 pub const WAL_BYTES_KEPT: i64 = 34 * 1024 * 1024;
 
 /// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its
@@ -192,8 +193,8 @@ pub const WAL_FRAMES_LEFT: i64 = 600;
 /// between the writes are long enough for a copy.
 pub const WAL_FRAMES_SECOND_FAST: u64 = 6_000;
 
-/// Frames of a log that is copied along with what is written at which it is left to who commits next: only who writes into it all
-/// the time can copy it to its end.
+/// Frames of a log that is copied all along at which it is left to whoever commits: a service that writes all the time is the
+/// only one that finds a moment to copy it to its end.
 pub const WAL_FRAMES_ALONG_MAX: i64 = 8_000;
 
 /// Rows that the reconciliation compares in one short transaction.

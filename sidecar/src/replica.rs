@@ -326,6 +326,7 @@ impl Replica {
     pub fn handle(&mut self, input: Input, at: Moment) {
         match input {
             Input::Wake => {
+                // It has not come to what the last commit wrote, and this one is another transaction.
                 if std::mem::replace(&mut self.dirty, true) {
                     self.store.see_journal();
                 }

@@ -263,7 +263,10 @@ impl Turner {
         }
         let log = self.replica.store().log()?;
         let earlier = Earlier { tried: self.copies, is_fast: self.log_growth.note(log.left, at.uptime) };
-        let copying = self.replica.copying(log, earlier, idle, at);
+        let mut copying = self.replica.copying(log, earlier, idle, at);
+        if matches!(copying, Copying::Beside | Copying::Along) && !self.tidier.is_there() {
+            copying = Copying::Here;
+        }
         let pause = match copying {
             Copying::Not => return Ok(()),
             Copying::Beside => {

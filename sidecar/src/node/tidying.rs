@@ -16,9 +16,9 @@ use crate::limits;
 use crate::replica::Portion;
 use crate::supervise::BoxError;
 
-/// Copies one after the other: what is written during a long one is a short one, and only a log that is copied to its end
-/// begins anew.
-const COPIES_MAX: usize = 4;
+/// Copies for one wake-up: what is written during a long one is a short one, and only a log that is copied to its end begins
+/// anew.
+const COPIES: usize = 4;
 
 /// Frames that are left for the next time.
 const FEW_FRAMES: i64 = 16;
@@ -26,11 +26,11 @@ const FEW_FRAMES: i64 = 16;
 /// The pause after the copies: a reader that takes its time keeps the log from being copied to its end.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Frames that are worth a copy of a log that is followed: each waits for the disk twice.
+/// Frames that are worth a copy of a log that is followed: each waits for the disk.
 const SOME_FRAMES: i64 = 64;
 
 /// How often it is looked for them.
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// A log into which so little is written for so long is not followed any more.
 const FOLLOWED: Duration = Duration::from_millis(20);
@@ -92,7 +92,12 @@ impl Tidier {
 
     /// Whether it does that now, or is about to.
     pub(super) fn follows(&self) -> bool {
-        self.follows.load(Ordering::Relaxed) && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.follows.load(Ordering::Relaxed) && self.is_there()
+    }
+
+    /// Whether there is somebody to be told: who panicked copies no more.
+    pub(super) fn is_there(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Whether the thread takes it.
@@ -150,7 +155,7 @@ impl Copies {
     }
 
     fn copy(&self) -> Result<(), Error> {
-        for _ in 0..COPIES_MAX {
+        for _ in 0..COPIES {
             if self.alone(Checkpointer::copy)?.left <= FEW_FRAMES {
                 break;
             }
@@ -162,13 +167,13 @@ impl Copies {
         let mut found_at = Instant::now();
         let mut frames = 0;
         while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
-            // A log that is always written into never begins anew. Left to itself, the next commit copies it to its end.
+            // A log that is always written into never begins anew. Left to itself, a commit of the service copies it to its end.
             if limits::WAL_FRAMES_ALONG_MAX <= self.alone(Checkpointer::log)?.frames {
                 break;
             }
             let Some(copied) = self.alone(Checkpointer::copy_once)? else {
                 found_at = Instant::now(); // Whoever copies has written.
-                std::thread::sleep(LOOK);
+                std::thread::sleep(LOOK_PAUSE);
                 continue;
             };
             let found = grown(frames, copied.frames);
@@ -184,13 +189,15 @@ impl Copies {
 
     /// Waits until there is something worth a copy; tells whether there is.
     fn finds_some(&self, frames: i64, found_at: Instant) -> Result<bool, Error> {
-        while self.follows.load(Ordering::Relaxed) && found_at.elapsed() < FOLLOWED {
-            std::thread::sleep(LOOK);
+        loop {
             if SOME_FRAMES <= grown(frames, self.alone(Checkpointer::log)?.frames) {
                 return Ok(true);
             }
+            if !self.follows.load(Ordering::Relaxed) || FOLLOWED <= found_at.elapsed() {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_PAUSE);
         }
-        Ok(false)
     }
 
     fn alone<R>(&self, work: impl FnOnce(&Checkpointer) -> R) -> R {
@@ -256,7 +263,8 @@ mod tests {
             if !tidier.follows() {
                 tidier.follow();
             }
-            log = written(&mut store);
+            // The disk may be slow: long, it is not copied any more.
+            log = if limits::WAL_FRAMES_ALONG_MAX / 4 < log.left { store.log().unwrap() } else { written(&mut store) };
         }
         while tidier.follows() {
             log = written(&mut store);
@@ -276,7 +284,7 @@ mod tests {
         let start = Instant::now();
         while tidier.follows() {
             assert!(start.elapsed() < Duration::from_secs(60), "nothing is written, and it is still followed");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(LOOK_PAUSE);
         }
     }
 }

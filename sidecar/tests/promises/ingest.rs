@@ -8,6 +8,7 @@ use rowcast::flow::ingest;
 use rowcast::replica::{Rest, Worked};
 use rowcast_schema::identifier::quoted;
 
+use super::stage::service;
 use super::{Node, declaration, event, layout, node_id, piece, toml};
 
 const USERS: &str = "CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, email TEXT UNIQUE);";
@@ -229,6 +230,28 @@ fn transactions_are_seen_to_end_also_between_two_pages() {
     }
     node.run();
     assert_eq!(groups(&node).as_deref(), Some("1200:1,1500:1,1900:1"));
+}
+
+#[test]
+fn transactions_are_seen_to_end_also_while_the_write_lock_is_waited_for() {
+    // Between two of them the node may get the lock: then it sees only the first of them end.
+    let all_seen = (0..100).any(|_| {
+        let mut node = with_a_long_journal();
+        let service = service(&node.path(), &format!("BEGIN IMMEDIATE; {}", users("b", 300)));
+        let writes = std::thread::spawn(move || {
+            for after in [users("c", 400), users("d", 500)] {
+                std::thread::sleep(Duration::from_millis(10));
+                service.execute_batch(&format!("COMMIT; BEGIN IMMEDIATE; {after}")).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            service.execute_batch("COMMIT").unwrap();
+        });
+        ingest_once(&mut node);
+        writes.join().unwrap();
+        node.run();
+        groups(&node).as_deref() == Some("1200:1,1500:1,1900:1,2400:1")
+    });
+    assert!(all_seen, "the ends of transactions that nobody saw are in the middle of a group");
 }
 
 /// A suspect that is alive was the last row of the journal, and its number is given to the next one.

@@ -1,8 +1,9 @@
 //! Copies the write-ahead log into the database, and says how long the log is.
 //!
-//! A copy waits for the disk twice, and keeps nobody from reading or writing meanwhile. So the node has it done by a
-//! connection of its own, on a thread of its own: [`Checkpointer`]. It writes nothing else. The log begins anew with the
-//! first write that finds all of it copied and nobody reading from it.
+//! A copy waits for the disk, and keeps nobody from reading or writing meanwhile. So the node has it done by a connection of
+//! its own, on a thread of its own: [`Checkpointer`]. It writes nothing else. SQLite syncs the log before each copy, and the
+//! database after one that came to the end of the log. The log begins anew with the first write that finds all of it copied and
+//! nobody reading from it.
 
 use std::path::Path;
 

@@ -27,6 +27,11 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The folder that a file is in.
+pub(super) fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self, Error> {
         let path = beside(database, "-rowcast");

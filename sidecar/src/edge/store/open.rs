@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{Doing as _, Error};
+use super::identity::folder_of;
 use crate::limits;
 
 /// The writer: created if it does not exist, in WAL mode, with triggers off so that nothing we apply echoes.
@@ -213,7 +214,7 @@ const NETWORK_FILE_SYSTEMS: [&str; 10] =
 
 fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
     let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return Ok(()) };
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let Ok(folder) = folder.canonicalize() else { return Ok(()) };
     match file_system_of(&folder, &mounts) {
         Some(kind) if NETWORK_FILE_SYSTEMS.contains(&kind) => Err(unusable(

@@ -4,18 +4,15 @@ use std::path::Path;
 
 use rustix::fs::statvfs;
 
-use super::error::Error;
+use super::error::{DoingFile as _, Error};
+use super::identity::folder_of;
 
 /// The bytes that can be written beside the database.
 ///
 /// # Errors
 /// When the system does not tell.
 pub fn room(database: &Path) -> Result<u64, Error> {
-    let folder = database.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let told = statvfs(folder).map_err(|error| Error::File {
-        doing: "look at the disk of",
-        path: folder.to_owned(),
-        source: error.into(),
-    })?;
+    let folder = folder_of(database);
+    let told = statvfs(folder).map_err(Into::into).doing_file("look at the disk of", folder)?;
     Ok(told.f_bavail.saturating_mul(told.f_frsize))
 }

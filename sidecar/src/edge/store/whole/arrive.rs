@@ -125,7 +125,7 @@ impl Arriving {
         if !claim.is_vacant() || !rename(&self.path, database)? {
             return Ok(Placed::Taken);
         }
-        let folder = database.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = identity::folder_of(database);
         File::open(folder).and_then(|folder| folder.sync_all()).doing_file("sync", folder)?;
         Ok(Placed::Done)
     }
