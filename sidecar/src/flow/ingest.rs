@@ -3,8 +3,8 @@
 //! A group is always whole transactions of the service. Where one ends the journal does not say; but whoever reads it sees it end
 //! with a whole one. A short journal is one group. A long one ends where it was seen to end before: in the last ingest, when
 //! the service's commit woke the node, or while the write lock was waited for. Else each group would be what was written while
-//! the one before it was ingested, each longer than the last, and others hold their write lock for a whole one. A group may need several transactions; its last number is fixed at the
-//! beginning, so nothing of it is published before all of it is stored.
+//! the one before it was ingested, each longer than the last, and others hold their write lock for a whole one. A group may need
+//! several transactions; its last number is fixed at the beginning, so nothing of it is published before all of it is stored.
 //!
 //! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
 

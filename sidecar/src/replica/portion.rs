@@ -95,7 +95,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Takes in how many frames are left; tells whether they became more so fast that one write follows the other.
+    /// Takes in how many frames are left; tells whether they became more so fast that there is no time for a copy between
+    /// two writes.
     pub fn note(&mut self, left: i64, uptime: Duration) -> bool {
         let before = std::mem::replace(&mut self.left, left);
         let watched = self.began.filter(|(since, _)| before <= left && uptime <= *since + WATCHED);
@@ -166,7 +167,8 @@ impl Replica {
     ///
     /// A node that is READY copies between two writes of the service, whose next commit would have to do it else. One that
     /// is not has it done beside the work, later when nobody writes but itself. Where there is no time between two writes it is done
-    /// all along: SQLite lets one copy at a time, so that the service, whose commit has to do it else, goes on at once.
+    /// all along: SQLite has one connection copy at a time, and a commit of the service, which has to copy else, goes on
+    /// at once when it finds a copy under way.
     pub fn copying(&self, log: Log, earlier: Earlier, idle: bool, at: Moment) -> Copying {
         let portion = self.portion(at);
         let spares = idle || self.spares_service(at);
