@@ -85,8 +85,9 @@ pub const DECODED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// A message is compressed past this size: below it zstd gains less than it costs.
 pub const COMPRESS_BYTES_MIN: usize = 1024;
 
-/// Pieces held in memory because something before them is missing, all origins together.
-pub const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Pieces held in memory because something before them is missing, all origins together: with a page that was asked for
+/// when all but a byte of [`AHEAD_BYTES_MAX`] was held, too.
+pub const HELD_BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// While less is held, what comes behind it is asked for: the next page travels while this one is applied.
 pub const AHEAD_BYTES: usize = 3 * 1024 * 1024;
@@ -94,11 +95,17 @@ pub const AHEAD_BYTES: usize = 3 * 1024 * 1024;
 /// The same while pages are as large as they may be.
 pub const AHEAD_BYTES_MAX: usize = 7 * 1024 * 1024;
 
+const _: () = assert!(AHEAD_BYTES_MAX + PAGE_BYTES_MAX <= HELD_BYTES_MAX);
+
 /// Messages on their way from the bus to the node's own thread.
 pub const INBOX_LEN: usize = 1024;
 
-/// Bytes of such messages. What does not fit is dropped and fetched again.
+/// Bytes of such messages. What does not fit is refused.
 pub const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The same with one more of a feed. What does not fit is dropped, and fetched again: tens of thousands of small rows. They came
+/// faster than the node can apply them, so it will come to fetch in any case, and memory is better used for that.
+pub const INBOX_FEED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Messages on their way from the node's own thread to the bus.
 pub const OUTBOX_LEN: usize = 1024;
@@ -140,6 +147,8 @@ pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
 /// The longest change event of a service. A larger row needs `capture = "triggers"`.
 pub const CHANGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+const _: () = assert!(INBOX_FEED_BYTES_MAX + CHANGE_BYTES_MAX <= INBOX_BYTES_MAX);
+
 /// How long a request to another node may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -177,8 +186,8 @@ pub const WAL_FRAMES_MAX: i64 = 16_000;
 /// The same where there is little room; then the file is cut, too.
 pub const WAL_FRAMES_SMALL: i64 = 64;
 
-/// Bytes of the `-wal` file that stay when the log begins anew: as much as one has that was copied all along. To write over what
-/// is there takes less than to append.
+/// Bytes of the `-wal` file that stay when the log begins anew: as much as one has when it is left to whoever commits. To write
+/// over what is there takes less than to append.
 pub const WAL_BYTES_KEPT: i64 = 34 * 1024 * 1024;
 
 /// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its

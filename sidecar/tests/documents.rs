@@ -321,12 +321,13 @@ fn the_limits_in_the_documents_are_those_of_the_code() {
         format!("{} MiB", bytes >> 20)
     };
     let a_second = 1000 / limits::DIGEST_PAUSE.as_millis() as usize * limits::DIGEST_PAGE;
-    let (inbox, held) = (mib(limits::INBOX_BYTES_MAX), mib(limits::HELD_BYTES_MAX));
+    let (inbox, feed) = (mib(limits::INBOX_BYTES_MAX), mib(limits::INBOX_FEED_BYTES_MAX));
+    let held = mib(limits::HELD_BYTES_MAX);
     for (name, texts) in [
         (
             "ARCHITECTURE.md",
             vec![
-                format!("| inbox | {} messages, {inbox} |", number(limits::INBOX_LEN)),
+                format!("| inbox | {} messages, {inbox}, {feed} for a feed |", number(limits::INBOX_LEN)),
                 format!("| outbox | {} messages |", number(limits::OUTBOX_LEN)),
                 format!("| pieces held because something before them is missing | {held} |"),
                 format!("messages, {} | the message is dropped", mib(limits::PARTS_BYTES_MAX)),

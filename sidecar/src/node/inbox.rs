@@ -46,9 +46,13 @@ impl Inbox {
         true
     }
 
-    /// Puts a hint in, if there is room for it. Answers whether there was.
+    /// Puts in what need not come, if there is room for it. Answers whether there was.
     pub(super) fn offer(&self, input: Input, bytes: usize) -> bool {
-        if limits::INBOX_BYTES_MAX < self.shared.bytes.load(Ordering::Acquire) + bytes {
+        let waiting = self.shared.bytes.load(Ordering::Acquire);
+        // What a feed tells can be fetched; a change event is told once. A large row has the way for itself, or has to be fetched.
+        let more_of_a_feed = 0 < waiting && matches!(input, Input::Feed { .. });
+        let room = if more_of_a_feed { limits::INBOX_FEED_BYTES_MAX } else { limits::INBOX_BYTES_MAX };
+        if room < waiting + bytes {
             return false;
         }
         self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -93,3 +97,28 @@ impl Received {
 /// Nothing can come any more.
 #[derive(Debug)]
 pub(super) struct Closed;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::position::NodeId;
+
+    #[test]
+    fn feeds_leave_room_for_change_events() {
+        let (inbox, received) = Inbox::new();
+        let payload = Bytes::from(vec![0; limits::INBOX_BYTES_MAX]);
+        let feed = |bytes| inbox.offer(Input::Feed { subject: NodeId::random(), frame: payload.slice(..bytes) }, bytes);
+        let change = || {
+            let payload = payload.slice(..limits::CHANGE_BYTES_MAX);
+            inbox.offer(Input::Announced { payload, reply: None }, limits::CHANGE_BYTES_MAX)
+        };
+        let taken = || std::iter::from_fn(|| received.next(Duration::ZERO).unwrap()).count();
+        assert_eq!([limits::INBOX_FEED_BYTES_MAX - 1, 1, 1].map(feed), [true, true, false]);
+        assert_eq!([change(), change()], [true, false]);
+        assert_eq!(taken(), 3);
+        assert_eq!([limits::INBOX_BYTES_MAX, 1].map(feed), [true, false], "a large row comes alone");
+        assert_eq!((change(), taken(), change()), (false, 1, true));
+    }
+}
