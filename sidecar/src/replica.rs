@@ -46,7 +46,7 @@ use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 
-use self::pace::{Overrun, Pace};
+use self::pace::{Fitting, Overrun, Pace};
 
 pub use pace::Rest;
 pub use portion::{Copying, Earlier, Growth, Portion};
@@ -193,6 +193,7 @@ pub struct Replica {
     written_at: Option<Duration>,
     /// How fast it writes,
     pace: Pace,
+    fitting: Fitting,
     /// and whether its journal has been too long for a while.
     overrun: Overrun,
     /// Times that groups were applied since what comes behind that had a turn.
@@ -275,6 +276,7 @@ impl Replica {
             polled_at: at.uptime,
             written_at: None,
             pace: Pace::default(),
+            fitting: Fitting::default(),
             overrun: Overrun::default(),
             applied_in_a_row: 0,
             only_journal: false,

@@ -215,7 +215,10 @@ impl Turner {
         match worked {
             Worked::Idle => return Ok(worked),
             Worked::Ingested => metrics::INGEST_SECONDS.record(took),
-            Worked::Applied => metrics::APPLY_SECONDS.record(took),
+            Worked::Applied => {
+                metrics::APPLY_SECONDS.record(took);
+                self.replica.note_applied(held, at);
+            }
             Worked::Compared | Worked::Other => {}
         }
         let rest = self.replica.rest(took, held, at);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Moment, Replica};
+use super::{Moment, Portion, Replica};
 use crate::flow::ingest::Page;
 use crate::limits;
 
@@ -111,6 +111,39 @@ impl Overrun {
     }
 }
 
+/// How long a transaction that applies holds the write lock while the service writes: one that meets it has slept 1, 2 and 5 ms in
+/// SQLite's busy handler when the lock has been free for a while.
+const APPLY_HELD: Duration = Duration::from_millis(4);
+
+/// Rows that one transaction applies while the service writes: as many as it has time for. How many that are depends on
+/// the machine, on the size of the rows, and on how many pages of indexes they meet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fitting(usize);
+
+impl Default for Fitting {
+    fn default() -> Self {
+        Self(limits::APPLY_ROWS_MAX)
+    }
+}
+
+impl Fitting {
+    /// Takes in for how long such a transaction held the lock.
+    fn note(&mut self, held: Duration) {
+        if APPLY_HELD < held {
+            // It may have been the disk, once: so by no more than a half.
+            let part = (APPLY_HELD.as_secs_f64() / held.as_secs_f64()).max(0.5);
+            self.0 = (self.0 as f64 * part) as usize;
+        } else if held < APPLY_HELD / 2 {
+            self.0 += self.0 / 4;
+        }
+        self.0 = self.0.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+    }
+
+    pub(super) fn rows(self) -> usize {
+        self.0
+    }
+}
+
 /// How long the write lock is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
@@ -126,6 +159,13 @@ impl Replica {
     /// Whether the service has written lately: then the write lock is left alone between two transactions.
     fn service_is_active(&self, at: Moment) -> bool {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
+    }
+
+    /// Takes in for how long a transaction that applied held the write lock.
+    pub fn note_applied(&mut self, held: Duration, at: Moment) {
+        if self.portion(at) == Portion::Usual {
+            self.fitting.note(held);
+        }
     }
 
     /// For how long the write lock is left alone after a transaction that took so long, and held it for a part of that: while
@@ -168,6 +208,22 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_rows_take_long_fewer_are_applied_at_once() {
+        let mut fitting = Fitting::default();
+        let mut after = |millis, times| {
+            (0..times).for_each(|_| fitting.note(Duration::from_millis(millis)));
+            fitting.rows()
+        };
+        let most = limits::APPLY_ROWS_MAX;
+        assert_eq!(after(1, 1), most, "there is time for all that are ever taken");
+        assert_eq!(after(5, 1), most * 4 / 5);
+        assert_eq!(after(900, 1), most * 2 / 5, "a slow disk, once, does not change much");
+        assert_eq!(after(3, 9), most * 2 / 5, "as it should be");
+        assert_eq!(after(900, 9), limits::APPLY_ROWS_MIN);
+        assert_eq!(after(1, 20), most);
+    }
 
     #[test]
     fn a_flood_is_one_when_it_lasts_and_over_when_that_lasts() {

@@ -149,18 +149,21 @@ impl Replica {
         }
     }
 
-    /// Rows that one transaction applies now: a short one while the service writes.
+    /// Rows that one transaction applies now: while the service writes, as many as it has time for.
     pub(super) fn apply_rows_max(&self, at: Moment) -> usize {
         match self.portion(at) {
             Portion::Large => limits::APPLY_ROWS_BEHIND_MAX,
             Portion::Quiet => limits::APPLY_ROWS_QUIET_MAX,
-            Portion::Usual | Portion::Small => limits::APPLY_ROWS_MAX,
+            Portion::Usual => self.fitting.rows(),
+            Portion::Small => limits::APPLY_ROWS_MAX,
         }
     }
 
-    /// Whether a log that grows fast may be copied all along: it gets long.
+    /// Whether a log that grows fast may be copied all along: it gets long. One that only this node writes, on its way to READY, is
+    /// copied now and then.
     pub fn copies_along(&self, at: Moment) -> bool {
-        matches!(self.phase, Phase::Ready) && !self.room.is_short_of(limits::ROOM_USUAL, at.uptime)
+        (matches!(self.phase, Phase::Ready) || self.spares_service(at))
+            && !self.room.is_short_of(limits::ROOM_USUAL, at.uptime)
     }
 
     /// Whether a log of this length is to be copied into the database now, and by whom. `idle`: there is nothing else to do.

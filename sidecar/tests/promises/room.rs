@@ -108,5 +108,12 @@ fn a_log_that_grows_faster_than_it_can_be_copied_in_between_is_copied_all_along_
     assert_eq!(copying(&mut node, enough, true), Copying::Here, "it gets long");
     node.replica().set_room(limits::ROOM_USUAL);
     node.start(false);
-    assert_eq!(copying(&mut node, enough, true), Copying::Beside, "it is not READY");
+    assert_eq!(copying(&mut node, enough, true), Copying::Beside, "it is not READY, and writes alone");
+    node.tick(Duration::from_millis(100));
+    node.sql("INSERT INTO t VALUES ('a')");
+    node.tick(Duration::from_millis(100));
+    let at = node.at();
+    let earlier = Earlier { tried: 0, is_fast: true };
+    let copying = node.replica().copying(Log { frames: enough, left: enough }, earlier, false, at);
+    assert_eq!(copying, Copying::Along, "its service writes, too");
 }
