@@ -16,8 +16,8 @@ pub const INGEST_BYTES_OVERRUN: usize = 4 * 1024 * 1024;
 /// Where they take longer it takes fewer.
 pub const APPLY_ROWS_MAX: usize = 500;
 
-/// The fewest that it takes then: what a transaction costs in any case would be most of its time.
-pub const APPLY_ROWS_MIN: usize = 50;
+/// The fewest that it takes then, however slow the disk: what a transaction costs in any case would be most of its time.
+pub const APPLY_ROWS_MIN: usize = 200;
 
 /// The same where the service has not written for ten seconds: about 20 ms. Keys in random order meet one page of an index
 /// several times in so many rows, and it is written once.
@@ -89,8 +89,8 @@ pub const DECODED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// A message is compressed past this size: below it zstd gains less than it costs.
 pub const COMPRESS_BYTES_MIN: usize = 1024;
 
-/// Pieces held in memory because something before them is missing, all origins together: with a page that was asked for
-/// when all but a byte of [`AHEAD_BYTES_MAX`] was held, too.
+/// Pieces held in memory because something before them is missing, all origins together: a page of one origin fits that was asked
+/// for when all but a byte of [`AHEAD_BYTES_MAX`] was held, but for what small pieces cost beside their events.
 pub const HELD_BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// While less is held, what comes behind it is asked for: the next page travels while this one is applied.
@@ -104,11 +104,11 @@ const _: () = assert!(AHEAD_BYTES_MAX + PAGE_BYTES_MAX <= HELD_BYTES_MAX);
 /// Messages on their way from the bus to the node's own thread.
 pub const INBOX_LEN: usize = 1024;
 
-/// Bytes of such messages. What does not fit is refused.
+/// Bytes of such messages.
 pub const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The same with one more of a feed. What does not fit is dropped, and fetched again: tens of thousands of small rows. They came
-/// faster than the node can apply them, so it will come to fetch in any case, and memory is better used for that.
+/// The same with one more of a feed, unless that is alone. What does not fit is fetched again, later than it came; a node that is busy
+/// for seconds with one long group would have to keep all of it in memory else.
 pub const INBOX_FEED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Messages on their way from the node's own thread to the bus.

@@ -327,7 +327,7 @@ fn the_limits_in_the_documents_are_those_of_the_code() {
         (
             "ARCHITECTURE.md",
             vec![
-                format!("| inbox | {} messages, {inbox}, {feed} for a feed |", number(limits::INBOX_LEN)),
+                format!("| inbox | {} messages, {inbox}, with one more of a feed {feed} |", number(limits::INBOX_LEN)),
                 format!("| outbox | {} messages |", number(limits::OUTBOX_LEN)),
                 format!("| pieces held because something before them is missing | {held} |"),
                 format!("messages, {} | the message is dropped", mib(limits::PARTS_BYTES_MAX)),

@@ -250,7 +250,7 @@ fn a_sidecar_holds_the_write_lock_only_briefly_while_it_takes_a_backlog() {
     let (held, short) = (number("rowcast_lock_seconds_count"), number("rowcast_lock_seconds_bucket{le=\"0.5\"}"));
     let applied = number("rowcast_apply_seconds_count");
     println!("{applied} transactions applied it; of {held} times that the lock was held {short} ended within 0.5 s");
-    // While the service writes a transaction takes 500 rows and what is left of a group, however fast the machine is; the
+    // While the service writes a transaction takes at most 500 rows and what is left of a group, however fast the machine is; the
     // first ones may be longer, before it is noticed.
     assert!(applied >= 9.0, "20,000 rows were applied in only {applied} transactions\n{page}");
     // 5 ms are aimed at: a machine that is busy with other things may stretch it a hundred times, now and then more.

@@ -106,7 +106,7 @@ mod tests {
     use crate::position::NodeId;
 
     #[test]
-    fn feeds_leave_room_for_change_events() {
+    fn many_messages_of_feeds_leave_bytes_for_change_events_and_a_large_one_comes_alone() {
         let (inbox, received) = Inbox::new();
         let payload = Bytes::from(vec![0; limits::INBOX_BYTES_MAX]);
         let feed = |bytes| inbox.offer(Input::Feed { subject: NodeId::random(), frame: payload.slice(..bytes) }, bytes);

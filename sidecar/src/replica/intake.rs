@@ -283,6 +283,8 @@ impl Replica {
             let took = at.wall.millis().saturating_sub(applied.newest.millis());
             metrics::REPLICATION_SECONDS.record(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
         }
+        let (rows, own) = (applied.events + applied.duplicates, applied.ingested.iter().map(|done| done.events).sum());
+        self.fitting.applied(usize::try_from(rows).unwrap_or(usize::MAX), own);
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
         self.counters.conflicts += applied.conflicts;

@@ -111,36 +111,46 @@ impl Overrun {
     }
 }
 
-/// How long a transaction that applies holds the write lock while the service writes: one that meets it has slept 1, 2 and 5 ms in
-/// SQLite's busy handler when the lock has been free for a while.
+/// How long a transaction that applies is to hold the write lock while the service writes: SQLite's busy handler looks again after
+/// 1, 3 and 8 ms.
 const APPLY_HELD: Duration = Duration::from_millis(4);
 
-/// Rows that one transaction applies while the service writes: as many as it has time for. How many that are depends on
-/// the machine, on the size of the rows, and on how many pages of indexes they meet.
+/// Rows that one transaction applies while the service writes: as many as hold the lock for about [`APPLY_HELD`]. How many that
+/// are depends on the machine, on the size of the rows, and on how many pages of indexes they meet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fitting(usize);
+pub(super) struct Fitting {
+    rows: usize,
+    /// Rows of the last transaction, if it did little else than applying them.
+    last: Option<usize>,
+}
 
 impl Default for Fitting {
     fn default() -> Self {
-        Self(limits::APPLY_ROWS_MAX)
+        Self { rows: limits::APPLY_ROWS_MAX, last: None }
     }
 }
 
 impl Fitting {
-    /// Takes in for how long such a transaction held the lock.
+    /// Takes in what the last transaction did: fewer rows of others do not make it shorter where it made many events of its own.
+    pub(super) fn applied(&mut self, rows: usize, own: usize) {
+        self.last = (own <= rows / 4).then_some(rows);
+    }
+
+    /// Takes in for how long it held the lock.
     fn note(&mut self, held: Duration) {
+        let Some(last) = self.last.take() else { return };
         if APPLY_HELD < held {
+            let fit = (last as f64 * APPLY_HELD.as_secs_f64() / held.as_secs_f64()) as usize;
             // It may have been the disk, once: so by no more than a half.
-            let part = (APPLY_HELD.as_secs_f64() / held.as_secs_f64()).max(0.5);
-            self.0 = (self.0 as f64 * part) as usize;
-        } else if held < APPLY_HELD / 2 {
-            self.0 += self.0 / 4;
+            self.rows = self.rows.min(fit).max(self.rows / 2);
+        } else if held < APPLY_HELD / 2 && self.rows <= last {
+            self.rows += self.rows / 4;
         }
-        self.0 = self.0.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+        self.rows = self.rows.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
     }
 
     pub(super) fn rows(self) -> usize {
-        self.0
+        self.rows
     }
 }
 
@@ -163,7 +173,7 @@ impl Replica {
 
     /// Takes in for how long a transaction that applied held the write lock.
     pub fn note_applied(&mut self, held: Duration, at: Moment) {
-        if self.portion(at) == Portion::Usual {
+        if matches!(self.portion(at), Portion::Usual | Portion::Small) {
             self.fitting.note(held);
         }
     }
@@ -212,17 +222,23 @@ mod tests {
     #[test]
     fn where_rows_take_long_fewer_are_applied_at_once() {
         let mut fitting = Fitting::default();
-        let mut after = |millis, times| {
-            (0..times).for_each(|_| fitting.note(Duration::from_millis(millis)));
+        let mut after = |rows, own, millis, times| {
+            for _ in 0..times {
+                fitting.applied(rows, own);
+                fitting.note(Duration::from_millis(millis));
+            }
             fitting.rows()
         };
-        let most = limits::APPLY_ROWS_MAX;
-        assert_eq!(after(1, 1), most, "there is time for all that are ever taken");
-        assert_eq!(after(5, 1), most * 4 / 5);
-        assert_eq!(after(900, 1), most * 2 / 5, "a slow disk, once, does not change much");
-        assert_eq!(after(3, 9), most * 2 / 5, "as it should be");
-        assert_eq!(after(900, 9), limits::APPLY_ROWS_MIN);
-        assert_eq!(after(1, 20), most);
+        let (least, most) = (limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+        assert_eq!(after(most, 0, 1, 1), most, "there is time for all that are ever taken");
+        assert_eq!(after(most, 0, 5, 1), most * 4 / 5);
+        assert_eq!(after(most, most, 900, 9), most * 4 / 5, "it was its own events that took long");
+        assert_eq!(after(most * 100, 0, 400, 9), most * 4 / 5, "one long group, as fast as others");
+        assert_eq!(after(most, 0, 3, 9), most * 4 / 5, "as it should be");
+        assert_eq!(after(most, 0, 900, 9), least);
+        assert_eq!(after(1, 0, 1, 20), least, "a lone row does not tell how long many take");
+        assert_eq!(after(least, 0, 1, 1), least * 5 / 4);
+        assert_eq!(after(most, 0, 1, 20), most);
     }
 
     #[test]

@@ -154,8 +154,7 @@ impl Replica {
         match self.portion(at) {
             Portion::Large => limits::APPLY_ROWS_BEHIND_MAX,
             Portion::Quiet => limits::APPLY_ROWS_QUIET_MAX,
-            Portion::Usual => self.fitting.rows(),
-            Portion::Small => limits::APPLY_ROWS_MAX,
+            Portion::Usual | Portion::Small => self.fitting.rows(),
         }
     }
 

@@ -59,6 +59,10 @@ pub(crate) struct Node {
     pub(crate) verify_interval: Duration,
     /// Frames that one piece of work added to the write-ahead log at most, where that is looked at.
     pub(crate) longest: Option<i64>,
+    /// What it is told of how long each applying transaction held the write lock.
+    pub(crate) held: Duration,
+    /// Such transactions.
+    pub(crate) applied: u32,
 }
 
 pub(crate) fn toml(tables: &[&str]) -> String {
@@ -79,6 +83,8 @@ impl Node {
             uptime: Duration::from_secs(1),
             verify_interval: Duration::ZERO,
             longest: None,
+            held: Duration::ZERO,
+            applied: 0,
         }
     }
 
@@ -132,14 +138,19 @@ impl Node {
     }
 
     pub(crate) fn work(&mut self) -> Worked {
-        let at = self.at();
-        let Some(longest) = self.longest else { return self.replica().work(at).unwrap() };
-        let before = self.frames();
+        let (at, held) = (self.at(), self.held);
+        let before = self.longest.map(|_| self.frames());
         let worked = self.replica().work(at).unwrap();
-        let frames = self.frames();
-        // It began anew where it is shorter now.
-        let added = if before <= frames { frames - before } else { frames };
-        self.longest = Some(longest.max(added));
+        if worked == Worked::Applied {
+            self.replica().note_applied(held, at);
+            self.applied += 1;
+        }
+        if let (Some(longest), Some(before)) = (self.longest, before) {
+            let frames = self.frames();
+            // It began anew where it is shorter now.
+            let added = if before <= frames { frames - before } else { frames };
+            self.longest = Some(longest.max(added));
+        }
         worked
     }
 

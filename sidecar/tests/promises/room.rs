@@ -117,3 +117,33 @@ fn a_log_that_grows_faster_than_it_can_be_copied_in_between_is_copied_all_along_
     let copying = node.replica().copying(Log { frames: enough, left: enough }, earlier, false, at);
     assert_eq!(copying, Copying::Along, "its service writes, too");
 }
+
+/// Transactions in which a node applies a backlog, where each holds the write lock for so long.
+fn transactions(held: Duration, service_writes: bool) -> u32 {
+    let mut cluster = Cluster::ready(2, &toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL);");
+    cluster.nodes[1].replica = None;
+    for number in 0..1_500 {
+        cluster.nodes[0].sql(&format!("INSERT INTO t VALUES ('{number}')"));
+        cluster.turn(0, || false);
+    }
+    let away = &mut cluster.nodes[1];
+    away.held = held;
+    away.start(false);
+    away.tick(Duration::from_millis(100));
+    if service_writes {
+        away.sql("INSERT INTO t VALUES ('own')");
+    }
+    away.applied = 0;
+    cluster.until("the node has everything", |cluster| cluster.nodes[1].replica().is_ready());
+    cluster.settle();
+    cluster.all_say("SELECT count(*) AS v FROM t", &(1_500 + u32::from(service_writes)).to_string());
+    cluster.nodes[1].applied
+}
+
+#[test]
+fn where_the_service_writes_and_rows_take_long_to_apply_fewer_are_applied_at_once() {
+    let [slow, fast] = [900, 3].map(|millis| transactions(Duration::from_millis(millis), true));
+    assert!(fast + 2 < slow, "{slow} transactions that take long, {fast} that do not");
+    let [slow, fast] = [900, 3].map(|millis| transactions(Duration::from_millis(millis), false));
+    assert_eq!(slow, fast, "nobody waits for them");
+}
