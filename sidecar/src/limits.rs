@@ -16,9 +16,6 @@ pub const INGEST_BYTES_OVERRUN: usize = 4 * 1024 * 1024;
 /// Where they take longer it takes fewer.
 pub const APPLY_ROWS_MAX: usize = 500;
 
-/// The fewest that it takes then, however slow the disk: what a transaction costs in any case would be most of its time.
-pub const APPLY_ROWS_MIN: usize = 200;
-
 /// The same where the service has not written for ten seconds: about 20 ms. Keys in random order meet one page of an index
 /// several times in so many rows, and it is written once.
 pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
@@ -26,6 +23,9 @@ pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
 /// The same while the node is not READY: a tenth of a second or two. It is far behind, and each page of an index that keys in
 /// random order meet is written once in so many rows.
 pub const APPLY_ROWS_BEHIND_MAX: usize = 10_000;
+
+/// The fewest, while the service writes and they take long: what a transaction costs in any case would be most of its time.
+pub const APPLY_ROWS_MIN: usize = 200;
 
 /// Conflicts that are kept to be looked at; the oldest beyond it go.
 pub const CONFLICTS_KEPT: i64 = 10_000;

@@ -46,7 +46,8 @@ use crate::observe::status::{Counters, Reason};
 use crate::position::{NodeId, Sequence};
 use crate::steady::reconcile::Cursor;
 
-use self::pace::{Fitting, Overrun, Pace};
+use self::pace::{Overrun, Pace};
+use self::portion::Fitting;
 
 pub use pace::Rest;
 pub use portion::{Copying, Earlier, Growth, Portion};

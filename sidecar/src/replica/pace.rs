@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Moment, Portion, Replica};
+use super::{Moment, Replica};
 use crate::flow::ingest::Page;
 use crate::limits;
 
@@ -111,49 +111,6 @@ impl Overrun {
     }
 }
 
-/// How long a transaction that applies is to hold the write lock while the service writes: SQLite's busy handler looks again after
-/// 1, 3 and 8 ms.
-const APPLY_HELD: Duration = Duration::from_millis(4);
-
-/// Rows that one transaction applies while the service writes: as many as hold the lock for about [`APPLY_HELD`]. How many that
-/// are depends on the machine, on the size of the rows, and on how many pages of indexes they meet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fitting {
-    rows: usize,
-    /// Rows of the last transaction, if it did little else than applying them.
-    last: Option<usize>,
-}
-
-impl Default for Fitting {
-    fn default() -> Self {
-        Self { rows: limits::APPLY_ROWS_MAX, last: None }
-    }
-}
-
-impl Fitting {
-    /// Takes in what the last transaction did: fewer rows of others do not make it shorter where it made many events of its own.
-    pub(super) fn applied(&mut self, rows: usize, own: usize) {
-        self.last = (own <= rows / 4).then_some(rows);
-    }
-
-    /// Takes in for how long it held the lock.
-    fn note(&mut self, held: Duration) {
-        let Some(last) = self.last.take() else { return };
-        if APPLY_HELD < held {
-            let fit = (last as f64 * APPLY_HELD.as_secs_f64() / held.as_secs_f64()) as usize;
-            // It may have been the disk, once: so by no more than a half.
-            self.rows = self.rows.min(fit).max(self.rows / 2);
-        } else if held < APPLY_HELD / 2 && self.rows <= last {
-            self.rows += self.rows / 4;
-        }
-        self.rows = self.rows.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
-    }
-
-    pub(super) fn rows(self) -> usize {
-        self.rows
-    }
-}
-
 /// How long the write lock is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
@@ -169,13 +126,6 @@ impl Replica {
     /// Whether the service has written lately: then the write lock is left alone between two transactions.
     fn service_is_active(&self, at: Moment) -> bool {
         self.written_at.is_some_and(|written| at.uptime < written + ACTIVE)
-    }
-
-    /// Takes in for how long a transaction that applied held the write lock.
-    pub fn note_applied(&mut self, held: Duration, at: Moment) {
-        if matches!(self.portion(at), Portion::Usual | Portion::Small) {
-            self.fitting.note(held);
-        }
     }
 
     /// For how long the write lock is left alone after a transaction that took so long, and held it for a part of that: while
@@ -218,28 +168,6 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_rows_take_long_fewer_are_applied_at_once() {
-        let mut fitting = Fitting::default();
-        let mut after = |rows, own, millis, times| {
-            for _ in 0..times {
-                fitting.applied(rows, own);
-                fitting.note(Duration::from_millis(millis));
-            }
-            fitting.rows()
-        };
-        let (least, most) = (limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
-        assert_eq!(after(most, 0, 1, 1), most, "there is time for all that are ever taken");
-        assert_eq!(after(most, 0, 5, 1), most * 4 / 5);
-        assert_eq!(after(most, most, 900, 9), most * 4 / 5, "it was its own events that took long");
-        assert_eq!(after(most * 100, 0, 400, 9), most * 4 / 5, "one long group, as fast as others");
-        assert_eq!(after(most, 0, 3, 9), most * 4 / 5, "as it should be");
-        assert_eq!(after(most, 0, 900, 9), least);
-        assert_eq!(after(1, 0, 1, 20), least, "a lone row does not tell how long many take");
-        assert_eq!(after(least, 0, 1, 1), least * 5 / 4);
-        assert_eq!(after(most, 0, 1, 20), most);
-    }
 
     #[test]
     fn a_flood_is_one_when_it_lasts_and_over_when_that_lasts() {

@@ -110,6 +110,49 @@ impl Growth {
 /// Copies one after the other of a log that is written into meanwhile, until it has grown by as much again.
 const COPIES_MAX: u32 = 4;
 
+/// How long a transaction that applies is to hold the write lock while the service writes: SQLite's busy handler looks again after
+/// 1, 3 and 8 ms.
+const APPLY_HELD: Duration = Duration::from_millis(4);
+
+/// Rows that one transaction applies while the service writes: as many as hold the lock for about [`APPLY_HELD`]. How many that
+/// are depends on the machine, on the size of the rows, and on how many pages of indexes they meet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fitting {
+    rows: usize,
+    /// Rows of the last transaction, if it did little else than applying them.
+    last: Option<usize>,
+}
+
+impl Default for Fitting {
+    fn default() -> Self {
+        Self { rows: limits::APPLY_ROWS_MAX, last: None }
+    }
+}
+
+impl Fitting {
+    /// Takes in what the last transaction did: fewer rows of others do not make it shorter where it made many events of its own.
+    pub(super) fn applied(&mut self, rows: usize, own: usize) {
+        self.last = (own <= rows / 4).then_some(rows);
+    }
+
+    /// Takes in for how long it held the lock, and whether it took so many rows.
+    fn note(&mut self, held: Duration, counts: bool) {
+        let Some(last) = self.last.take().filter(|_| counts) else { return };
+        if APPLY_HELD < held {
+            let fit = (last as f64 * APPLY_HELD.as_secs_f64() / held.as_secs_f64()) as usize;
+            // It may have been the disk, once: so by no more than a half.
+            self.rows = self.rows.min(fit).max(self.rows / 2);
+        } else if held < APPLY_HELD / 2 && self.rows <= last {
+            self.rows += self.rows / 4;
+        }
+        self.rows = self.rows.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+    }
+
+    pub(super) fn rows(self) -> usize {
+        self.rows
+    }
+}
+
 /// What is known of the room for the database.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
@@ -158,6 +201,12 @@ impl Replica {
         }
     }
 
+    /// Takes in for how long a transaction that applied held the write lock.
+    pub fn note_applied(&mut self, held: Duration, at: Moment) {
+        let counts = matches!(self.portion(at), Portion::Usual | Portion::Small);
+        self.fitting.note(held, counts);
+    }
+
     /// Whether a log that grows fast may be copied all along: it gets long. One that only this node writes, on its way to READY, is
     /// copied now and then.
     pub fn copies_along(&self, at: Moment) -> bool {
@@ -200,6 +249,33 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_rows_take_long_fewer_are_applied_at_once() {
+        let mut fitting = Fitting::default();
+        let mut after = |rows, own, millis, times| {
+            for _ in 0..times {
+                fitting.applied(rows, own);
+                fitting.note(Duration::from_millis(millis), true);
+            }
+            fitting.rows()
+        };
+        let (least, most) = (limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+        assert_eq!(after(most, 0, 1, 1), most, "there is time for all that are ever taken");
+        assert_eq!(after(most, 0, 5, 1), most * 4 / 5);
+        assert_eq!(after(most, most, 900, 9), most * 4 / 5, "it was its own events that took long");
+        assert_eq!(after(most * 100, 0, 400, 9), most * 4 / 5, "one long group, as fast as others");
+        assert_eq!(after(most, 0, 3, 9), most * 4 / 5, "as it should be");
+        assert_eq!(after(most, 0, 900, 9), least);
+        assert_eq!(after(1, 0, 1, 20), least, "a lone row does not tell how long many take");
+        assert_eq!(after(least, 0, 1, 1), least * 5 / 4);
+        assert_eq!(after(most, 0, 1, 20), most);
+        fitting.applied(most, 0);
+        for counts in [false, true] {
+            fitting.note(Duration::from_millis(900), counts);
+            assert_eq!(fitting.rows(), most, "the service was quiet then, and what came next was no such transaction");
+        }
+    }
 
     #[test]
     fn a_log_grows_fast_where_it_does_so_in_the_last_tenth_of_a_second() {
