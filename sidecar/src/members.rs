@@ -73,6 +73,9 @@ impl Presence {
     }
 }
 
+/// After the first answer, how long the others may take with theirs, beside the pause that they make between two.
+const ANSWERS_WAIT: Duration = Duration::from_millis(300);
+
 /// Another node.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -124,6 +127,11 @@ impl Members {
     /// interval, where they are many.
     pub fn answer_gap(others: usize, interval: Duration) -> Duration {
         limits::ANSWER_GAP.saturating_mul(u32::try_from(others).unwrap_or(u32::MAX)).min(interval / 2)
+    }
+
+    /// After the first answer, how long the others may take with theirs, where so many others are: they answer at a pace.
+    pub fn answers_wait(others: usize, interval: Duration) -> Duration {
+        ANSWERS_WAIT + Self::answer_gap(others, interval)
     }
 
     /// The name of a node, if it was heard.

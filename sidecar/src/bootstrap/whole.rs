@@ -3,12 +3,13 @@
 //!
 //! [`Seeking`] is the node before it has a database: it says that it is there, listens, and knows whom to ask. Its donor
 //! has it among its members, on the disk, before it makes the copy; so it keeps from the copy's vector on what this node
-//! lacks. [`level`] puts right what in the copy was ahead of its events.
+//! lacks. [`settle`] is what becomes of the copy, in which [`level`] puts right what was ahead of its events.
 //!
 //! Pure, as the rest of this folder: time and messages come in, what is to be sent goes out. `node` moves the bytes, the
 //! files are `edge/store/whole`.
 
 pub mod level;
+pub mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::limits;
 use crate::members::{Members, Presence};
 use crate::observe::status::{Code, Member, Reason, State};
 use crate::position::{NodeId, Vector};
-use crate::replica::Moment;
+use crate::replica::{Input, Moment};
 use crate::wire::{self, Message};
 
 /// What a donor answers about a copy.
@@ -166,9 +167,9 @@ pub fn hash_over(chunks: &[[u8; 32]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// After the first answer, how long others may take with theirs, where it is not known that all have answered. Short:
-/// every donor is right, the best one only saves fetching; and who is there is asked once more before READY.
-const ANSWERS_WAIT: Duration = Duration::from_millis(50);
+/// After the first answer, how long a better donor may take with its own, where it is not known that all have answered. Short:
+/// every donor is right, the best one only saves fetching.
+const BETTER_WAIT: Duration = Duration::from_millis(50);
 
 /// How long it waits until everybody keeps what it lacks. Its donor does in any case.
 const ADMISSION_WAIT: Duration = Duration::from_secs(10);
@@ -272,7 +273,7 @@ impl Seeking {
     /// keep what this node lacks.
     pub fn donors(&self, at: Moment) -> Vec<NodeId> {
         let Some(first) = self.answered_at else { return Vec::new() };
-        let settled = self.all_have_answered(at) || first + ANSWERS_WAIT <= at.uptime;
+        let settled = self.all_have_answered(at) || first + BETTER_WAIT <= at.uptime;
         let mut live = self.members.live(at.uptime);
         let kept = live.all(|member| member.presence.members.contains(&self.own));
         if !settled || !(kept || self.since + ADMISSION_WAIT <= at.uptime) {
@@ -297,9 +298,13 @@ impl Seeking {
         self.members.iter().map(|member| (member.presence.node, member.presence.name.clone())).collect()
     }
 
-    /// What everybody said last, for the node that goes on with a database.
-    pub fn into_frames(self) -> Vec<Bytes> {
-        self.frames.into_values().collect()
+    /// What the node begins with that goes on with a database: what everybody said last. One whose database was `taken` need
+    /// not ask who is there once more, if all have answered, or had the time for it.
+    pub fn into_inputs(self, taken: bool, at: Moment) -> Vec<Input> {
+        let wait = Members::answers_wait(self.members.iter().count(), self.interval);
+        let settled = self.all_have_answered(at) || self.answered_at.is_some_and(|first| first + wait <= at.uptime);
+        let frames = self.frames.into_values();
+        if taken && settled { vec![Input::Taken(frames.collect())] } else { frames.map(Input::Presence).collect() }
     }
 
     /// The name of a node.

@@ -92,13 +92,9 @@ impl Seeker<'_> {
         let presences = self.bus.subscribe(subjects.presence()).await?;
         let mut search = Search::begin(self, subjects, claim, presences)?;
         let ended = search.run(links).await?;
+        let at = search.at();
         let Search { claim, seeking, .. } = search;
-        let frames = seeking.into_frames();
-        Ok(match ended {
-            None => None,
-            Some(true) => Some((claim.expect("bug: given back"), vec![Input::Taken(frames)])),
-            Some(false) => Some((claim.expect("bug: given back"), frames.into_iter().map(Input::Presence).collect())),
-        })
+        Ok(ended.map(|taken| (claim.expect("bug: given back"), seeking.into_inputs(taken, at))))
     }
 }
 

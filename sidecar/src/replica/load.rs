@@ -19,9 +19,6 @@ use crate::position::Vector;
 use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
 
-/// After the first answer, how long the others may take with theirs, beside the pause that they make between two.
-const ANSWERS_WAIT: Duration = Duration::from_millis(300);
-
 /// How long a member may take to say where it is before it is not waited for.
 const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 
@@ -32,9 +29,9 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(10);
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
 impl Replica {
-    /// After the first answer, how long the others may take with theirs. They answer at a pace.
+    /// After the first answer, how long the others may take with theirs.
     pub(super) fn answers_wait(&self) -> Duration {
-        ANSWERS_WAIT + Members::answer_gap(self.retention.membership.count(), self.options.presence_interval)
+        Members::answers_wait(self.retention.membership.count(), self.options.presence_interval)
     }
 
     /// Goes to the next phase when the time has come.

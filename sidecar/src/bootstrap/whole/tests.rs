@@ -62,6 +62,27 @@ fn it_does_not_wait_for_ever_for_those_that_are_gone() {
     assert_eq!(new.donors(at(10_000)), [node(1)], "whoever is asked keeps for it in any case");
 }
 
+/// A small database is here before all others could answer: then who is there is asked as at any start, and READY waits for that.
+#[test]
+fn with_a_database_it_asks_once_more_unless_all_have_answered_or_had_the_time_for_it() {
+    let begins_with = |heard: &[Bytes], millis| {
+        let mut new = seeking();
+        heard.iter().for_each(|frame| assert_eq!(new.heard(frame, at(10)), Heard::Other));
+        new.into_inputs(true, at(millis))
+    };
+    let (one, other) = (said(1, &[2, 9], 5), said(2, &[1, 9], 7));
+    let asks = |inputs: &[Input]| inputs.iter().all(|input| matches!(input, Input::Presence(_)));
+    let early = begins_with(std::slice::from_ref(&one), 100);
+    assert!(asks(&early) && early.len() == 1, "node 2 may have more: {early:?}");
+    let late = begins_with(std::slice::from_ref(&one), 500);
+    assert!(matches!(&late[..], [Input::Taken(frames)] if *frames == [one.clone()]), "node 2 had time: {late:?}");
+    let all = begins_with(&[one.clone(), other.clone()], 100);
+    assert!(matches!(&all[..], [Input::Taken(frames)] if *frames == [one.clone(), other]), "{all:?}");
+    let mut new = seeking();
+    new.heard(&one, at(10));
+    assert!(asks(&new.into_inputs(false, at(500))), "a database of its own is no other node's");
+}
+
 #[test]
 fn it_answers_who_asks_and_tells_whom_it_will_keep_for() {
     let mut new = seeking();

@@ -1,5 +1,4 @@
-//! One database on its way from a donor: the offer, the chunks, the hash over them, and everything that is done with the
-//! file until it is in its place.
+//! One database on its way from a donor: the offer, the chunks, and the hash over them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +8,14 @@ use bytes::Bytes;
 use rowcast_schema::declaration::Declaration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
 use super::{Ended, PAUSE, Shown};
-use crate::bootstrap::whole::level::level;
+use crate::bootstrap::whole::settle::Settling;
 use crate::bootstrap::whole::{self, Offer, Whole};
 use crate::edge::bus::Bus;
 use crate::edge::bus::subject::Subjects;
 use crate::edge::clock;
-use crate::edge::store::whole::{Arriving, Expected, Placed, Refusal};
+use crate::edge::store::whole::{Arriving, Placed, Refusal};
 use crate::edge::store::{self, Claim};
 use crate::flow::fetch::Request;
 use crate::limits;
@@ -112,9 +110,15 @@ impl Taking {
             joiner: self.joiner,
             declaration: self.declaration.clone(),
             members,
-            stopped: self.stopped.clone(),
         };
-        let (claim, ended) = blocking(move || settling.settle()).await;
+        let stopped = self.stopped.clone();
+        let settle = move || settling.settle(clock::now(), || stopped.load(Ordering::Relaxed));
+        let (claim, placed) = blocking(settle).await;
+        let ended = match placed {
+            Ok(Placed::Done) => Ended::Done,
+            Ok(Placed::Taken) => Ended::Occupied,
+            Err(refusal) => refusal.into(),
+        };
         if matches!(ended, Ended::Done) {
             tracing::info!(
                 bytes = offer.bytes,
@@ -223,51 +227,6 @@ fn write(frame: &[u8], at: u64, offer: &Offer, arriving: &Arriving) -> Result<[u
     let (from, bytes) = offer.unpack(&chunk, at).map_err(Ended::Failed)?;
     arriving.write(from, &bytes).map_err(|error| Ended::Refused(error.chain()))?;
     Ok(whole::hash_of(&bytes))
-}
-
-/// Everything that is done with the file once it is here.
-struct Settling {
-    arriving: Arriving,
-    claim: Claim,
-    copy: Uuid,
-    joiner: NodeId,
-    declaration: Declaration,
-    members: Vec<(NodeId, String)>,
-    stopped: Arc<AtomicBool>,
-}
-
-impl Settling {
-    fn settle(self) -> (Result<Claim, store::Error>, Ended) {
-        let Self { arriving, claim, copy, joiner, declaration, members, stopped } = self;
-        let stopped = || stopped.load(Ordering::Relaxed);
-        let expected = Expected { copy, joiner, declaration: &declaration };
-        let now = clock::now();
-        if let Err(refusal) = arriving.admit(&expected, &members, now) {
-            return (Ok(claim), refusal.into());
-        }
-        let database = claim.database().to_owned();
-        let worked = arriving.open(claim, declaration).and_then(|mut store| {
-            let named = level(&mut store, now, stopped)?;
-            if named > 0 {
-                tracing::info!(records = named, "rows that were ahead of their events wait for them");
-            }
-            store.finish()
-        });
-        let claim = match worked {
-            Ok(claim) => claim,
-            // The right to the database went with it.
-            Err(error) => return (Claim::take(&database), Ended::Refused(error.chain())),
-        };
-        if stopped() {
-            return (Ok(claim), Ended::Failed("the node is told to stop".into()));
-        }
-        let ended = match arriving.put_in_place(&claim) {
-            Ok(Placed::Done) => Ended::Done,
-            Ok(Placed::Taken) => Ended::Occupied,
-            Err(error) => Ended::Refused(error.chain()),
-        };
-        (Ok(claim), ended)
-    }
 }
 
 impl From<Refusal> for Ended {
