@@ -52,7 +52,8 @@ def copy() -> None:
 
 def build() -> Path | None:
     """Builds the simulation of the copy. None when it does not build: its words are on standard error."""
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="-Awarnings")
+    # Between two mistakes one line changes: built incrementally, that is seconds instead of more than a minute.
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="-Awarnings", CARGO_INCREMENTAL="1")
     command = ["cargo", "build", "--quiet", "--locked", "--profile", "sim", "--package", "rowcast-sim"]
     if subprocess.run(command, cwd=COPY, env=environment).returncode != 0:
         return None

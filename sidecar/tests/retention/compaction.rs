@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rowcast::edge::store::Answer;
+
+use super::stage::{declaration, reader};
 use super::{Cluster, DAY, TABLE, toml};
 
 #[test]
@@ -26,6 +29,26 @@ fn with_the_latest_history_only_what_rows_come_from_is_kept_and_tombstones_go() 
         let contexts = cluster.one(at, "SELECT count(*) FROM _rowcast_contexts");
         assert!(contexts <= 30, "contexts go with their events: {contexts}");
         assert!(cluster.replica(at).is_ready());
+    }
+}
+
+/// Who asks knows up to where the other one has forgotten from what it said last, which may be a moment ago.
+#[test]
+fn a_history_of_which_a_part_went_is_not_served() {
+    let mut cluster = Cluster::new(&toml("latest"), 2);
+    cluster.sql(0, "INSERT INTO t VALUES ('k', '1'), ('l', '1')");
+    for round in 0..5 {
+        cluster.sql(0, &format!("UPDATE t SET a = '{round}' WHERE id = 'k'"));
+        cluster.run(2);
+    }
+    cluster.run(30);
+    assert_eq!(cluster.events(0), 2, "of seven, those that the rows come from: {:?}", cluster.why(0));
+    let (origin, path) = (cluster.id(0), cluster.path(0));
+    let reader = reader(&path, &declaration(&toml("latest")));
+    for first in 1..=7 {
+        let answer = reader.fetch(origin, (first, 7), 1_000_000).unwrap();
+        let whole = first == 7;
+        assert_eq!(matches!(answer, Answer::Events(_)), whole, "from {first} on: {answer:?}");
     }
 }
 

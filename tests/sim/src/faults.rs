@@ -54,6 +54,7 @@ enum Kind {
     Clone,
     LongAway,
     Migrate,
+    DiskLost,
 }
 
 const KINDS: [Kind; 19] = [
@@ -99,6 +100,10 @@ impl Faults {
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
         }
+        // Drawn aside: the seeds without it go on as they did.
+        if chance.clone().one_in(4) {
+            kinds.push(Kind::DiskLost);
+        }
         Self { kinds, every, history, chance }
     }
 
@@ -136,6 +141,7 @@ impl World {
                     self.break_something(kind);
                 }
             }
+            Fault::Start { node } if self.nodes[node].has_no_database() => self.seek(node),
             Fault::Start { node } => {
                 self.start_service(node);
                 self.start_sidecar(node);
@@ -208,6 +214,7 @@ impl World {
             Kind::Backup => self.back_up(node),
             Kind::Restore => self.restore(node, until),
             Kind::Clone => self.clone_onto(node, until),
+            Kind::DiskLost => self.lose_disk(node, until),
             Kind::Migrate => {
                 let step = *self.faults.chance.pick(&STEPS);
                 self.migrate(node, step);

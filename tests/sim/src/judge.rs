@@ -5,12 +5,13 @@
 //! the fold of all events: the greatest version of each record, and of two records with one UNIQUE value the greater.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use rowcast::clock::Timestamp;
 use rowcast::event::{Event, EventId, Piece};
-use rowcast::position::{NodeId, Sequence};
+use rowcast::position::{NodeId, Sequence, Vector};
 use rowcast::wire::{self, Message};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 pub mod kept;
 
@@ -75,6 +76,8 @@ pub struct Judge {
     sent: Stored,
     /// Ids that nodes left behind, and up to where the others had their events: what lies beyond goes along, or does not hold.
     left: BTreeMap<NodeId, Sequence>,
+    /// Ids of which the disk is gone.
+    ended: BTreeSet<NodeId>,
     /// Old copies of files were used: numbers may be given out twice, until that is noticed.
     pub copies: bool,
     /// Committed changes that must become events.
@@ -99,6 +102,19 @@ impl Judge {
     /// A node speaks under another id from now on.
     pub fn left(&mut self, id: NodeId, known: Sequence) {
         self.left.insert(id, known);
+    }
+
+    /// The disk of the node that had this id is gone. What others had of its events holds, which is known in the end.
+    pub fn ended(&mut self, id: NodeId) {
+        self.ended.insert(id);
+    }
+
+    /// Up to where the others have the events of the ids whose disks are gone.
+    pub fn settle_ended(&mut self, vectors: &[Vector]) {
+        for &id in &self.ended {
+            let known = vectors.iter().map(|vector| vector.of(id)).max().unwrap_or(0);
+            self.left.insert(id, known);
+        }
     }
 
     /// How many changes were promised so far.
@@ -200,29 +216,36 @@ impl Judge {
     /// # Errors
     /// When SQLite fails.
     pub fn read(&mut self, (node, connection): (usize, &Connection), stored: &mut Stored) -> rusqlite::Result<()> {
-        for table in &TABLES {
-            let sql = format!(
-                "SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events",
-                table.name
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let origin: String = row.get(0)?;
-                let origin: NodeId = origin.parse().expect("a node id stands there");
-                let sequence: u64 = row.get::<_, i64>(1)?.try_into().expect("a sequence number stands there");
-                let known =
-                    Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
-                self.saw(origin, sequence, &known);
-                self.holders.entry((origin, sequence)).or_default().push(node);
-                let first = stored.entry((origin, sequence)).or_insert_with(|| known.clone());
-                if *first != known && self.forked.insert(origin) {
-                    let held = self.holders[&(origin, sequence)][0];
-                    self.wrong.push(format!(
-                        "{origin:?}:{sequence} is stored on node {held} as {first:?}, and on node {node} as {known:?}"
-                    ));
-                }
+        let sql = "SELECT position FROM _rowcast_positions WHERE origin = ?1";
+        let mut position = connection.prepare(sql)?;
+        for ((origin, sequence), known) in all_events(connection)? {
+            self.saw(origin, sequence, &known);
+            // A part of a group of which the rest is gone with its author never counts.
+            let position = position.query_row([origin.to_string()], |row| row.get::<_, i64>(0)).optional()?;
+            if position.is_none_or(|position| position.cast_unsigned() < sequence) {
+                continue;
             }
+            self.holders.entry((origin, sequence)).or_default().push(node);
+            let first = stored.entry((origin, sequence)).or_insert_with(|| known.clone());
+            if *first != known && self.forked.insert(origin) {
+                let held = self.holders[&(origin, sequence)][0];
+                self.wrong.push(format!(
+                    "{origin:?}:{sequence} is stored on node {held} as {first:?}, and on node {node} as {known:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole database is handed over: what is in it is sent.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn copied(&mut self, path: &Path) -> rusqlite::Result<()> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        for ((origin, sequence), known) in all_events(&connection)? {
+            self.saw(origin, sequence, &known);
+            self.sent.entry((origin, sequence)).or_insert(known);
         }
         Ok(())
     }
@@ -237,6 +260,10 @@ impl Judge {
         for (&(origin, sequence), known) in
             self.events.iter().flat_map(|(id, known)| known.iter().map(move |k| (id, k)))
         {
+            // What went with a disk superseded nothing that others have.
+            if self.ended.contains(&origin) && !counts(&(origin, sequence)) {
+                continue;
+            }
             let version = (known.timestamp, origin, sequence);
             let latest = latest.entry((origin, &known.table, &known.record)).or_insert(version);
             *latest = version.max(*latest);
@@ -356,11 +383,19 @@ impl Judge {
             }
             let other = schema::other_name(changed.table, column).unwrap_or(column);
             let says = |row: &serde_json::Map<_, _>| row.get(column) == Some(value) || row.get(other) == Some(value);
-            if !events.iter().any(says) {
+            if !events.iter().any(says) && !self.may_be_a_filler(changed.table, column, value) {
                 return Some(format!("{} {}: {column} = {value}, unseen", changed.table, changed.record));
             }
         }
         None
+    }
+
+    /// Whether several rows got this value in a column that a migration makes: what most rows hold there counts as the
+    /// migration's, and gives way.
+    fn may_be_a_filler(&self, table: &str, column: &str, value: &serde_json::Value) -> bool {
+        let rows = self.promised.iter().flat_map(|(_, _, done)| &done.changed).filter(|changed| changed.table == table);
+        let got = |row: &&Changed| row.after.as_deref().map(cells).is_some_and(|row| row.get(column) == Some(value));
+        schema::is_made(table, column) && 1 < rows.filter(got).count()
     }
 
     /// The last events of a record that were ever seen, in the order of their versions, a line each.
@@ -379,6 +414,26 @@ impl Judge {
     pub fn events(&self) -> usize {
         self.events.len()
     }
+}
+
+/// All events that are in a database.
+fn all_events(connection: &Connection) -> rusqlite::Result<Stored> {
+    let mut stored = Stored::new();
+    for table in &TABLES {
+        let sql =
+            format!("SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events", table.name);
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let origin: String = row.get(0)?;
+            let origin: NodeId = origin.parse().expect("a node id stands there");
+            let sequence: u64 = row.get::<_, i64>(1)?.try_into().expect("a sequence number stands there");
+            let known =
+                Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
+            stored.insert((origin, sequence), known);
+        }
+    }
+    Ok(stored)
 }
 
 /// What events of one record, the greatest first, say of the columns. None: there is no row.

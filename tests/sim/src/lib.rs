@@ -15,4 +15,6 @@ pub mod runner;
 pub mod schema;
 pub mod service;
 pub mod story;
+pub mod watch;
+pub mod whole;
 pub mod world;

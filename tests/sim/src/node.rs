@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
+use crate::whole::{Made, Seeker};
 
 /// 2026, in milliseconds since 1970: where the simulated time begins.
 pub const EPOCH_MILLIS: i64 = 1_767_225_600_000;
@@ -32,6 +33,8 @@ pub struct Node {
     pub service: Option<Connection>,
     /// The sidecar, while it runs.
     pub sidecar: Option<Sidecar>,
+    /// The sidecar, while it has no database and looks for one.
+    pub seeker: Option<Seeker>,
     /// Counts the runs of the sidecar: what was meant for an earlier one is not delivered to this one.
     pub life: u64,
     /// Its wall clock less the simulation's time, in milliseconds.
@@ -58,8 +61,12 @@ pub struct Node {
     pub greatest_wall: i64,
     /// What all that were READY had when its sidecar started.
     pub ready_others_had: BTreeMap<usize, Vector>,
+    /// When it heard each of the others first, since then.
+    pub heard_first: BTreeMap<usize, u64>,
     /// It founds the cluster.
     pub first: bool,
+    /// Its disk was lost once.
+    pub disk_lost: bool,
 }
 
 /// A running sidecar.
@@ -79,6 +86,8 @@ pub struct Sidecar {
     pub asked: Vec<u64>,
     /// It said READY.
     pub ready: bool,
+    /// A copy of the database, for a node that has none.
+    pub copy: Option<Made>,
 }
 
 impl Node {
@@ -92,6 +101,7 @@ impl Node {
             toml,
             service: None,
             sidecar: None,
+            seeker: None,
             life: 0,
             clock_off: 0,
             clock_drift: 0,
@@ -103,10 +113,17 @@ impl Node {
             verifies: false,
             greatest_wall: 0,
             ready_others_had: BTreeMap::new(),
+            heard_first: BTreeMap::new(),
             seen: (NodeId(Uuid::nil()), 0),
             member_timeout: Duration::from_secs(3600),
             first: false,
+            disk_lost: false,
         }
+    }
+
+    /// What it replicates.
+    pub fn declaration(&self) -> Declaration {
+        Declaration::parse("schema.toml", &self.toml).expect("the declaration of the simulation is right")
     }
 
     /// The folder of its files.
@@ -124,9 +141,14 @@ impl Node {
         self.sidecar.as_ref().map(|sidecar| sidecar.replica.node())
     }
 
+    /// Whether it speaks under that id, with a database or without.
+    pub fn is(&self, id: NodeId) -> bool {
+        self.id() == Some(id) || self.seeker.as_ref().is_some_and(|seeker| seeker.id == id)
+    }
+
     /// Whether it can hear others.
     pub fn hears(&self) -> bool {
-        self.sidecar.as_ref().is_some_and(|sidecar| sidecar.connected)
+        self.seeker.is_some() || self.sidecar.as_ref().is_some_and(|sidecar| sidecar.connected)
     }
 
     /// The wall clock at a simulated time.
@@ -139,7 +161,8 @@ impl Node {
     pub fn moment(&self, now: u64) -> Moment {
         let wall = self.wall_millis(now);
         disk::set_wall(wall);
-        let started = self.sidecar.as_ref().map_or(now, |sidecar| sidecar.started);
+        let seeks = self.seeker.as_ref().map_or(now, |seeker| seeker.started);
+        let started = self.sidecar.as_ref().map_or(seeks, |sidecar| sidecar.started);
         // A node does not start at zero: what compares an uptime with one of before must not meet the end of the range.
         let uptime = Duration::from_micros(1_000_000 + now - started);
         Moment { wall: Timestamp::from_millis(wall), uptime }
@@ -159,13 +182,12 @@ impl Node {
         Ok(())
     }
 
-    /// Starts the sidecar.
+    /// Starts the sidecar, in a process of its own or in that which looked for a database.
     ///
     /// # Errors
     /// What it says when it cannot start.
     pub fn start_sidecar(&mut self, now: u64, chance: &mut Chance) -> Result<(), String> {
-        self.life += 1;
-        let declaration = Declaration::parse("schema.toml", &self.toml).map_err(|problems| format!("{problems:?}"))?;
+        let declaration = self.declaration();
         let mut at = self.moment(now);
         at.uptime = Duration::from_secs(1);
         let options = Options {
@@ -191,6 +213,7 @@ impl Node {
             connected_at: now,
             asked: Vec::new(),
             ready: false,
+            copy: None,
         });
         Ok(())
     }
@@ -198,6 +221,7 @@ impl Node {
     /// The sidecar is gone, with what it had in memory.
     pub fn stop_sidecar(&mut self) {
         self.sidecar = None;
+        self.seeker = None;
         self.life += 1;
     }
 
@@ -209,6 +233,11 @@ impl Node {
         self.service = None;
         disk::disarm();
         std::fs::remove_file(self.file("-shm")).ok();
+    }
+
+    /// Whether it lost its disk, and has not begun with another database.
+    pub fn has_no_database(&self) -> bool {
+        self.seeker.is_some() || (self.disk_lost && !self.file("").exists())
     }
 
     /// Copies its files as they are to another place.

@@ -116,8 +116,10 @@ impl World {
                 None => quiet += 1,
                 Some(why) => {
                     quiet = 0;
-                    // Who put another node's files in a node's place has taken with them what only that node had.
-                    if self.judge.copies && !retired && begin + 60_000_000 < self.now {
+                    // Who put another node's files in a node's place has taken with them what only that node had; a lost
+                    // disk has, too.
+                    let replaced = self.judge.copies || self.nodes.iter().any(|node| node.disk_lost);
+                    if replaced && !retired && begin + 60_000_000 < self.now {
                         retired = true;
                         self.retire_the_replaced();
                     }
@@ -138,9 +140,10 @@ impl World {
 
     /// The operator expels the ids that no node has any more.
     fn retire_the_replaced(&mut self) {
-        let path = self.nodes[0].file("");
+        let Some(node) = self.nodes.iter().find(|node| node.sidecar.is_some()) else { return };
+        let path = node.file("");
         for member in members_of(&path).expect("a node that runs has members") {
-            let replaced = self.nodes.iter().all(|node| node.id() != Some(member.node));
+            let replaced = self.nodes.iter().all(|node| !node.is(member.node));
             if replaced && expel(&path, member.node).expect("it is in the table") {
                 self.story.tell(self.now, format_args!("the operator expels {:?}", member.node));
             }
@@ -198,6 +201,9 @@ impl World {
             self.story.add("events compacted", counters.compacted);
             self.story.add("records compared between nodes", counters.verified);
         }
+        let vectors = self.nodes.iter().filter_map(|node| node.sidecar.as_ref());
+        let vectors: Vec<_> = vectors.map(|sidecar| sidecar.replica.store().durable().vector.clone()).collect();
+        self.judge.settle_ended(&vectors);
         let mut stored = Stored::new();
         let (mut tables, mut aside) = (Vec::new(), Aside::new());
         for at in 0..self.nodes.len() {

@@ -81,6 +81,11 @@ pub fn other_name(table: &str, column: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a migration makes the column.
+pub fn is_made(table: &str, column: &str) -> bool {
+    STEPS.iter().any(|step| step.table == table && step.makes == column)
+}
+
 /// The columns of a table, none when it is not there.
 pub fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;

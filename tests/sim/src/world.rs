@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rowcast::bootstrap::donor;
 use rowcast::flow::fetch::{AskId, Request};
 use rowcast::limits;
-use rowcast::position::{NodeId, Vector};
+use rowcast::position::NodeId;
 use rowcast::replica::{Input, Output, Worked};
 use rowcast::wire::{self, Message};
 
@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::schema::Made;
 use crate::service;
 use crate::story::Story;
+use crate::whole::Said;
 
 /// Something that happens at a moment.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ enum Happening {
     Arrives { node: usize, life: u64, input: Input },
     /// A request arrives at a node that is asked.
     Asked { from: usize, life: u64, ask: AskId, to: NodeId, request: Request },
+    /// Something about a database that is handed over whole arrives.
+    Told { node: usize, life: u64, said: Said },
     /// A request was not answered in time.
     Unanswered { node: usize, life: u64, ask: AskId },
     /// A service does something.
@@ -56,18 +59,18 @@ pub struct World {
     pub operations_left: u64,
     queue: BTreeMap<(u64, u64), Happening>,
     scheduled: u64,
-    chance: Chance,
+    /// Whatever is no fault, no work and no message.
+    pub chance: Chance,
     work: Chance,
     /// What goes wrong.
     pub faults: Faults,
     mark: u64,
     records: u64,
+    /// When time passed last with nothing happening.
+    pub skipped_at: Option<u64>,
     /// No fault any more.
     pub healed: bool,
 }
-
-/// Within this time everybody has heard of a node that starts, unless messages are lost.
-const HEARD_SURELY: u64 = 5_000_000;
 
 /// How often a sidecar looks at the time.
 const TURN: u64 = 50_000;
@@ -102,6 +105,7 @@ impl World {
             work: chance.fork(),
             faults,
             mark: 0,
+            skipped_at: None,
             records,
             healed: false,
             chance,
@@ -152,6 +156,7 @@ impl World {
     pub fn skip(&mut self, by: u64) {
         let waiting = std::mem::take(&mut self.queue);
         self.now += by;
+        self.skipped_at = Some(self.now);
         self.queue = waiting.into_iter().map(|((when, order), happening)| ((when + by, order), happening)).collect();
     }
 
@@ -163,9 +168,13 @@ impl World {
             Happening::Unanswered { node, life, ask } if self.nodes[node].life == life => {
                 self.answer(node, ask, None);
             }
+            Happening::Told { node, life, said } if self.nodes[node].life == life => self.told(node, said),
             Happening::Service { node } => self.service(node),
             Happening::Fault(fault) => self.fault(fault),
-            Happening::Turn { .. } | Happening::Arrives { .. } | Happening::Unanswered { .. } => {}
+            Happening::Turn { .. }
+            | Happening::Arrives { .. }
+            | Happening::Told { .. }
+            | Happening::Unanswered { .. } => {}
         }
     }
 
@@ -182,9 +191,16 @@ impl World {
 
     /// Starts a node's sidecar, unless it runs.
     pub fn start_sidecar(&mut self, node: usize) {
-        if self.nodes[node].sidecar.is_some() {
-            return;
+        if self.nodes[node].sidecar.is_none() {
+            self.nodes[node].life += 1;
+            self.note_what_others_have(node);
+            self.turn_regularly(node);
+            self.start_sidecar_with(node, Vec::new());
         }
+    }
+
+    /// The process of a sidecar opens the database, with what it has heard before.
+    pub fn start_sidecar_with(&mut self, node: usize, before: Vec<Input>) {
         self.arm(node);
         let started = self.nodes[node].start_sidecar(self.now, &mut self.chance);
         let fired = self.disarm(node);
@@ -204,13 +220,20 @@ impl World {
         }
         self.story.tell(now, format_args!("n{node} starts as {:?}", self.nodes[node].id()));
         self.judge_still_complete(node);
-        let ready = |other: &&Node| other.sidecar.as_ref().is_some_and(|sidecar| sidecar.ready);
-        let vector = |other: &Node| (other.number, self.vector_of(other.number).into_iter().collect());
-        let had = self.nodes.iter().filter(ready).map(vector).collect();
-        self.nodes[node].ready_others_had = had;
-        let life = self.nodes[node].life;
-        self.at(now, Happening::Turn { node, life, regular: true });
+        before.into_iter().for_each(|input| self.arrives(node, input));
         self.connect(node, true);
+    }
+
+    /// From now on a node's sidecar looks at the time.
+    pub fn turn_regularly(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        self.at(self.now, Happening::Turn { node, life, regular: true });
+    }
+
+    /// Has something about a whole database arrive.
+    pub(crate) fn hear(&mut self, when: u64, node: usize, said: Said) {
+        let life = self.nodes[node].life;
+        self.at(when, Happening::Told { node, life, said });
     }
 
     /// The connection of a node to the bus comes or goes.
@@ -228,20 +251,23 @@ impl World {
     fn arrives(&mut self, node: usize, input: Input) {
         let moment = self.nodes[node].moment(self.now);
         let life = self.nodes[node].life;
+        if let (Some(seeker), Input::Presence(frame)) = (&mut self.nodes[node].seeker, &input) {
+            seeker.heard(frame, moment);
+        }
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
         sidecar.replica.handle(input, moment);
         self.at(self.now + 50, Happening::Turn { node, life, regular: false });
     }
 
     /// The disk of a node fails from now on, if it is to.
-    fn arm(&mut self, node: usize) {
+    pub fn arm(&mut self, node: usize) {
         if let Some((left, failing)) = self.nodes[node].failing {
             disk::arm(left, failing);
         }
     }
 
     /// The work of a node is done: what is left of its disk's failing. Answers what failed.
-    fn disarm(&mut self, node: usize) -> Fired {
+    pub fn disarm(&mut self, node: usize) -> Fired {
         let fired = disk::disarm_counting();
         let node = &mut self.nodes[node];
         let failing = node.failing.map(|(_, failing)| failing);
@@ -260,6 +286,9 @@ impl World {
             // When all is quiet, a slower pace does.
             let pace = if self.healed { 4 * TURN } else { TURN };
             self.at(now + pace, Happening::Turn { node, life, regular: true });
+        }
+        if self.nodes[node].seeker.is_some() {
+            return self.seek_on(node);
         }
         let moment = self.nodes[node].moment(now);
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
@@ -302,7 +331,8 @@ impl World {
         }
     }
 
-    fn vector_of(&self, node: usize) -> Vec<(NodeId, u64)> {
+    /// Up to where a node that runs has everything.
+    pub fn vector_of(&self, node: usize) -> Vec<(NodeId, u64)> {
         let sidecar = self.nodes[node].sidecar.as_ref();
         sidecar.map(|sidecar| sidecar.replica.store().durable().vector.iter().collect()).unwrap_or_default()
     }
@@ -315,89 +345,6 @@ impl World {
         let again = self.now + 50_000 + self.chance.below(3_000_000);
         self.story.tell(self.now, format_args!("n{node} sidecar is gone"));
         self.plan(again, Fault::Start { node });
-    }
-
-    /// Promises that are on the disk now cannot be lost by a power cut any more.
-    pub fn note_synced(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
-        if node.unsynced_from.is_some() && disk::is_synced(&node.file("-wal")) {
-            node.unsynced_from = None;
-        }
-    }
-
-    /// What a node has made is shown to the judge before it may be superseded and compacted.
-    fn note_made(&mut self, node: usize) {
-        let wall = self.nodes[node].wall_millis(self.now);
-        let clock = self.nodes[node].greatest_wall.max(wall);
-        self.nodes[node].greatest_wall = clock;
-        let (before, now) = (self.nodes[node].seen.0, self.nodes[node].id());
-        if now.is_some_and(|now| now != before) {
-            let others = (0..self.nodes.len()).filter(|&other| other != node);
-            let known = others.flat_map(|other| self.vector_of(other)).filter(|(origin, _)| *origin == before);
-            let known = known.map(|(_, known)| known).max().unwrap_or(0);
-            self.judge.left(before, known);
-            if self.nodes[node].was_ready {
-                self.story.count("went on under another id");
-            }
-        }
-        let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
-        let durable = sidecar.replica.store().durable();
-        let (id, head) = (durable.node, durable.next);
-        if *seen != (id, head) {
-            let from = if seen.0 == id { seen.1.min(head) } else { 1 };
-            *seen = (id, head);
-            // A table that is not there yet has no events.
-            self.judge.read_new(service, (id, from), clock).ok();
-        }
-    }
-
-    fn note_ready(&mut self, node: usize) {
-        let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
-        let ready = sidecar.replica.is_ready();
-        if std::mem::replace(&mut sidecar.ready, ready) != ready {
-            if ready && !std::mem::replace(&mut self.nodes[node].was_ready, true) {
-                self.judge_first_ready(node);
-            }
-            let moment = self.nodes[node].moment(self.now);
-            let reasons = self.nodes[node].sidecar.as_mut().map(|sidecar| sidecar.replica.status(moment).reasons);
-            match reasons.unwrap_or_default().first() {
-                None => self.story.tell(self.now, format_args!("n{node} READY")),
-                Some(reason) => self.story.tell(self.now, format_args!("n{node} NOT READY: {}", reason.text)),
-            }
-            self.story.count(if ready { "became READY" } else { "became NOT READY" });
-        }
-    }
-
-    /// What a node loaded before it said READY is still here, whatever power it lost since.
-    fn judge_still_complete(&mut self, node: usize) {
-        let complete = |node: &Node| node.sidecar.as_ref().is_some_and(|it| it.replica.store().durable().complete);
-        if self.nodes[node].was_ready && !self.judge.copies && !complete(&self.nodes[node]) {
-            self.judge.wrong.push(format!("n{node} was READY, and what it had loaded is gone"));
-        }
-    }
-
-    /// A node that says READY for the first time has all that everybody had who was READY when it started, as far as
-    /// they are still there.
-    fn judge_first_ready(&mut self, node: usize) {
-        let Some(sidecar) = &self.nodes[node].sidecar else { return };
-        let has = &sidecar.replica.store().durable().vector;
-        let (mut there, mut had) = (Vector::default(), Vector::default());
-        let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
-        let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
-        for other in self.nodes.iter().filter(|other| other.hears() && reaches(other.number, node)) {
-            // Who came back a moment ago may not have been heard yet, nor what was said while this node was away.
-            let since = |sidecar: &crate::node::Sidecar| sidecar.started.max(sidecar.connected_at) + HEARD_SURELY;
-            let heard = other.sidecar.as_ref().filter(|other| since(other) < self.now);
-            let heard = heard.filter(|_| sidecar.connected_at == sidecar.started || since(sidecar) < self.now);
-            if let (Some(sidecar), true) = (heard, other.number != node && reaches(node, other.number)) {
-                there.join(&sidecar.replica.store().durable().vector);
-                self.nodes[node].ready_others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
-            }
-        }
-        let wanted = had.within(&there);
-        if !has.covers(&wanted) {
-            self.judge.wrong.push(format!("n{node} says READY with {has:?}, and the others had {wanted:?}"));
-        }
     }
 
     /// Hands what a sidecar wants to send to the bus.
@@ -425,7 +372,8 @@ impl World {
         }
     }
 
-    fn everybody_gets(&mut self, from: usize, input: impl Fn(usize) -> Input) {
+    /// A node says something to all that hear it.
+    pub fn everybody_gets(&mut self, from: usize, input: impl Fn(usize) -> Input) {
         for to in 0..self.nodes.len() {
             // The connection asks not to hear itself.
             if to == from || !self.nodes[to].hears() {
@@ -435,6 +383,11 @@ impl World {
             match self.net.fate(from, to) {
                 Fate::Comes(times) => {
                     self.story.add("messages repeated", times.len() as u64 - 1);
+                    let heard = self.now + times.iter().min().copied().unwrap_or_default();
+                    if matches!(input(to), Input::Presence(_)) {
+                        let first = self.nodes[to].heard_first.entry(from).or_insert(heard);
+                        *first = heard.min(*first);
+                    }
                     for time in times {
                         self.at(self.now + time, Happening::Arrives { node: to, life, input: input(to) });
                     }
@@ -562,4 +515,4 @@ impl World {
 }
 
 /// What the disk did.
-type Fired = Option<Failing>;
+pub type Fired = Option<Failing>;

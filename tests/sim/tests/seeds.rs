@@ -29,7 +29,7 @@ fn the_same_seed_tells_the_same_story() {
 }
 
 /// What a run has to have met, or it proves nothing.
-const MET: [&str; 40] = [
+const MET: [&str; 44] = [
     "announcements lost",
     "answers lost",
     "away for long",
@@ -41,12 +41,16 @@ const MET: [&str; 40] = [
     "clock stepped",
     "cloned",
     "connection lost",
+    "databases not taken whole",
+    "databases taken whole",
     "disk errors, lasting",
     "disk errors, one",
     "disk full",
+    "disk lost",
     "ended by a failed sync",
     "events",
     "events compacted",
+    "killed with a database that has come",
     "killed within its work",
     "messages cut off",
     "messages lost",
