@@ -117,7 +117,8 @@ pub enum Input {
     },
     /// An operator wants everything compared.
     Verify(Asked),
-    /// What the others had said before this node had a database, which it took from one of them: all have answered.
+    /// What the others had said before this node had a database, which it took from one of them: all have answered,
+    /// or had the time for it.
     Taken(Vec<Bytes>),
     /// The connection to NATS came, or went.
     Connected(bool),

@@ -5,8 +5,8 @@
 //! has it among its members, on the disk, before it makes the copy; so it keeps from the copy's vector on what this node
 //! lacks. [`settle`] is what becomes of the copy, in which [`level`] puts right what was ahead of its events.
 //!
-//! Pure, as the rest of this folder: time and messages come in, what is to be sent goes out. `node` moves the bytes, the
-//! files are `edge/store/whole`.
+//! [`Seeking`] is pure: time and messages come in, what is to be sent goes out. [`settle`] and [`level`] work on a file that
+//! nobody else has open. `node` moves the bytes, the files are `edge/store/whole`.
 
 pub mod level;
 pub mod settle;
@@ -289,8 +289,14 @@ impl Seeking {
     /// Whether everybody of whom anybody speaks was heard.
     fn all_have_answered(&self, at: Moment) -> bool {
         let live: BTreeSet<NodeId> = self.members.live(at.uptime).map(|member| member.presence.node).collect();
-        let named = self.members.live(at.uptime).flat_map(|member| &member.presence.members);
-        named.into_iter().all(|node| *node == self.own || live.contains(node))
+        !live.is_empty() && self.named(at).is_subset(&live)
+    }
+
+    /// All who were heard lately, and of whom these speak.
+    fn named(&self, at: Moment) -> BTreeSet<NodeId> {
+        let live = self.members.live(at.uptime);
+        let named = live.flat_map(|member| member.presence.members.iter().chain([&member.presence.node]));
+        named.copied().filter(|node| *node != self.own).collect()
     }
 
     /// Who was heard: id and name.
@@ -301,7 +307,7 @@ impl Seeking {
     /// What the node begins with that goes on with a database: what everybody said last. One whose database was `taken` need
     /// not ask who is there once more, if all have answered, or had the time for it.
     pub fn into_inputs(self, taken: bool, at: Moment) -> Vec<Input> {
-        let wait = Members::answers_wait(self.members.iter().count(), self.interval);
+        let wait = Members::answers_wait(self.named(at).len(), self.interval);
         let settled = self.all_have_answered(at) || self.answered_at.is_some_and(|first| first + wait <= at.uptime);
         let frames = self.frames.into_values();
         if taken && settled { vec![Input::Taken(frames.collect())] } else { frames.map(Input::Presence).collect() }

@@ -256,9 +256,16 @@ impl Order {
 
     /// Forgets what an origin itself sent beyond `head`: it is not listened to any more.
     pub fn freeze(&mut self, origin: NodeId, head: Sequence) {
+        self.drop_held(origin);
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.head = head;
+        }
+    }
+
+    /// Drops the pieces of an origin that are held: what of them is needed is fetched again.
+    pub fn drop_held(&mut self, origin: NodeId) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
             self.bytes -= std::mem::take(&mut lane.held).values().map(|held| held.bytes).sum::<usize>();
-            lane.head = head;
         }
     }
 

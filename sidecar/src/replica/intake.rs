@@ -26,6 +26,9 @@ use crate::wire::{self, Message};
 pub(super) struct Waiting {
     /// Groups whose context is not covered.
     contexts: BTreeMap<(NodeId, Sequence), Duration>,
+    /// Silent origins of which nobody has what was waited for, and how far somebody had them then. One wait is enough: what
+    /// else a group lacks of them is not waited for again.
+    gone: BTreeMap<NodeId, Sequence>,
     /// What was known to exist, and is not all here.
     mark: Option<(Vector, Duration)>,
     /// The gap has stayed open for too long.
@@ -110,6 +113,11 @@ impl Replica {
         self.answered_at.get_or_insert(at.uptime);
         self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
+        let before = self.members.presence(node).map(|before| before.session);
+        if before.is_some_and(|before| before != presence.session) {
+            // Restored meanwhile, it may give the numbers of what it sent last to other events; what holds is fetched.
+            self.order.drop_held(node);
+        }
         let lowered = self.lowered_by(&presence);
         if self.members.heard(presence, at.wall, at.uptime) {
             tracing::info!(member = name, member_id = %node, "heard another node");
@@ -300,22 +308,30 @@ impl Replica {
         let blocked = self.order.blocked(applied);
         let heads = self.members.heads(at.uptime);
         self.waiting.contexts.retain(|key, _| blocked.iter().any(|group| (group.origin, group.first) == *key));
+        let is_live = |origin: NodeId| self.members.live(at.uptime).any(|member| member.presence.node == origin);
+        self.waiting.gone.retain(|origin, had| heads.of(*origin) <= *had && !is_live(*origin));
         for group in blocked {
-            let reachable = group.lacks.iter().all(|&(origin, to)| to <= heads.of(origin));
+            let unreachable = group.lacks.iter().filter(|&&(origin, to)| heads.of(origin) < to);
+            let unreachable: Vec<NodeId> = unreachable.map(|&(origin, _)| origin).collect();
             let key = (group.origin, group.first);
-            if reachable {
+            if unreachable.is_empty() {
                 self.waiting.contexts.insert(key, at.uptime);
                 continue;
             }
             let since = *self.waiting.contexts.entry(key).or_insert(at.uptime);
-            if since + self.options.context_timeout <= at.uptime {
+            let gone = |origin: &NodeId| self.waiting.gone.contains_key(origin);
+            let known = unreachable.len() == group.lacks.len() && unreachable.iter().all(gone);
+            if known || since + self.options.context_timeout <= at.uptime {
+                let room = limits::ORIGINS_MAX.saturating_sub(self.waiting.gone.len());
+                let silent = unreachable.into_iter().filter(|origin| !is_live(*origin)).take(room);
+                self.waiting.gone.extend(silent.map(|origin| (origin, heads.of(origin))));
                 let lacks: Vec<String> = group.lacks.iter().map(|(origin, to)| format!("{origin} to {to}")).collect();
-                tracing::warn!(
-                    origin = %group.origin,
-                    first = group.first,
-                    lacks = lacks.join(", "),
-                    "nobody has what the author of a group had seen; it is applied without"
-                );
+                let (origin, first, lacks) = (group.origin, group.first, lacks.join(", "));
+                if known {
+                    tracing::debug!(%origin, first, lacks, "a group is applied without what is known to be gone");
+                } else {
+                    tracing::warn!(%origin, first, lacks, "nobody has what the author of a group had seen; it is applied without");
+                }
                 self.order.waive(group.origin, group.first);
             }
         }

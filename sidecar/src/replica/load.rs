@@ -310,7 +310,15 @@ impl Replica {
     /// What the members said when this node began to catch up is old by now: they are asked once more, and what they say
     /// then is reached, too. Answers whether that is done, or nobody is there.
     fn confirm(&mut self, at: Moment) -> bool {
-        if self.confirmed || self.members.live(at.uptime).next().is_none() {
+        if self.confirmed {
+            return true;
+        }
+        // What was heard before the connection went is no answer.
+        if !self.connected && !self.store.durable().complete {
+            self.confirming = None;
+            return false;
+        }
+        if self.members.live(at.uptime).next().is_none() {
             return true;
         }
         let Some(asked) = self.confirming else {

@@ -3,10 +3,11 @@
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
 use rowcast::edge::store::{ParkReason, SnapshotPage, SnapshotRow};
+use rowcast::event::Piece;
 use rowcast::flow::apply::Applier;
 use rowcast::flow::ingest;
 use rowcast::members::Presence;
-use rowcast::replica::{Input, Output};
+use rowcast::replica::{Input, Output, Worked};
 use rowcast::wire::{self, Message};
 use std::time::Duration;
 use uuid::Uuid;
@@ -102,6 +103,81 @@ fn a_large_group_that_waits_for_its_cause_does_not_keep_the_cause_away() {
     node.tick(Duration::from_millis(100));
     let asked = node.replica().take_outputs().into_iter().any(|output| matches!(output, Output::Ask { .. }));
     assert!(asked, "event 1 of node 7 is missing, a member has it, and it is not asked for");
+}
+
+/// Liveness: an author that is gone for good is waited for once, and not again by each group that was made on top of what it
+/// wrote.
+#[test]
+fn who_is_gone_for_good_is_waited_for_once_and_not_by_each_group() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let group = |number: u64| {
+        let data = format!(r#"{{"id":"k{number}","a":"1"}}"#);
+        let context = [(node_id(7), number)].into_iter().collect();
+        Piece {
+            context,
+            ..piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
+        }
+    };
+    node.feed(node_id(8), (1..=20).map(group).collect(), vec![shape.clone()]);
+    let seconds = |node: &mut Node, seconds: u32| {
+        for _ in 0..seconds {
+            let said = wire::encode(&Message::Presence(presence(node, 8, &[(8, 20)])));
+            let at = node.at();
+            node.replica().handle(Input::Presence(said.into()), at);
+            (0..10).for_each(|_| {
+                node.tick(Duration::from_millis(100));
+                while node.work() != Worked::Idle {}
+            });
+        }
+        node.replica().store().durable().vector.of(node_id(8))
+    };
+    assert_eq!(seconds(&mut node, 29), 0, "what node 7 wrote may still come");
+    assert_eq!(seconds(&mut node, 6), 20, "once is enough");
+}
+
+/// R19: what a node sent before it was restored from an older copy holds nowhere. Its numbers may mean something else now.
+#[test]
+fn what_is_held_of_a_node_goes_when_that_starts_again() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let one = |number: u64, value: &str| {
+        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
+        piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
+    };
+    let hear = |node: &mut Node, session: u128, head: u64| {
+        let said = Presence { session: Uuid::from_u128(session), ..presence(node, 8, &[(8, head)]) };
+        let at = node.at();
+        node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
+    };
+    hear(&mut node, 1, 2);
+    node.feed(node_id(8), vec![one(2, "before")], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.text("SELECT a AS v FROM t"), None, "1 is missing, and 2 waits for it");
+    hear(&mut node, 2, 0);
+    node.feed(node_id(8), vec![one(1, "after"), one(2, "after")], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
+}
+
+/// I7: what the others said before the connection went is no answer to a node that has loaded and asks who is there.
+#[test]
+fn a_node_that_has_taken_a_database_is_not_ready_without_a_connection() {
+    let mut node = Node::new(&toml(&["t"]), TABLE);
+    node.store().write(|tx| tx.set_loaded()).unwrap();
+    node.start(false);
+    let said = |node: &Node| wire::encode(&Message::Presence(presence(node, 8, &[])));
+    let at = node.at();
+    let frame = said(&node).into();
+    node.replica().handle(Input::Connected(false), at);
+    node.replica().handle(Input::Taken(vec![frame]), at);
+    node.run();
+    assert!(!node.replica().is_ready());
+    let (at, frame) = (node.at(), said(&node).into());
+    node.replica().handle(Input::Connected(true), at);
+    node.replica().handle(Input::Presence(frame), at);
+    node.run();
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
 }
 
 /// I10: one row that SQLite refuses is parked; nothing else waits for it.
