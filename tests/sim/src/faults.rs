@@ -195,7 +195,7 @@ impl World {
                 self.nodes[node].die();
                 self.plan(self.now + 20_000_000, Fault::Start { node });
             }
-            Kind::Disconnect if self.nodes[node].hears() => {
+            Kind::Disconnect if runs && self.nodes[node].hears() => {
                 self.tell(format_args!("n{node} loses its connection"));
                 self.story.count("connection lost");
                 self.connect(node, false);
@@ -251,7 +251,9 @@ impl World {
     /// In the end everybody has had every migration, where there are any.
     pub fn migrate_all(&mut self) {
         for step in STEPS.iter().filter(|_| self.faults.migrates()).copied().collect::<Vec<_>>() {
-            (0..self.nodes.len()).for_each(|node| self.migrate(node, step));
+            // The service of a node that takes a database whole begins with that.
+            let begun = (0..self.nodes.len()).filter(|&node| !self.nodes[node].has_no_database());
+            begun.collect::<Vec<_>>().into_iter().for_each(|node| self.migrate(node, step));
         }
     }
 

@@ -11,7 +11,7 @@ use rowcast::clock::Timestamp;
 use rowcast::event::{Event, EventId, Piece};
 use rowcast::position::{NodeId, Sequence, Vector};
 use rowcast::wire::{self, Message};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags};
 
 pub mod kept;
 
@@ -107,6 +107,11 @@ impl Judge {
     /// The disk of the node that had this id is gone. What others had of its events holds, which is known in the end.
     pub fn ended(&mut self, id: NodeId) {
         self.ended.insert(id);
+    }
+
+    /// Whether the disk of the node that had this id is gone.
+    pub fn is_ended(&self, id: NodeId) -> bool {
+        self.ended.contains(&id)
     }
 
     /// Up to where the others have the events of the ids whose disks are gone.
@@ -216,13 +221,15 @@ impl Judge {
     /// # Errors
     /// When SQLite fails.
     pub fn read(&mut self, (node, connection): (usize, &Connection), stored: &mut Stored) -> rusqlite::Result<()> {
-        let sql = "SELECT position FROM _rowcast_positions WHERE origin = ?1";
-        let mut position = connection.prepare(sql)?;
+        let positions: BTreeMap<String, i64> = connection
+            .prepare("SELECT origin, position FROM _rowcast_positions")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
         for ((origin, sequence), known) in all_events(connection)? {
             self.saw(origin, sequence, &known);
+            let position = positions.get(&origin.to_string()).map_or(0, |position| position.cast_unsigned());
             // A part of a group of which the rest is gone with its author never counts.
-            let position = position.query_row([origin.to_string()], |row| row.get::<_, i64>(0)).optional()?;
-            if position.is_none_or(|position| position.cast_unsigned() < sequence) {
+            if position < sequence && self.left.contains_key(&origin) {
                 continue;
             }
             self.holders.entry((origin, sequence)).or_default().push(node);
@@ -322,7 +329,7 @@ impl Judge {
             // What is void may have stayed on the disk all the same, and have ended what stood there.
             let void = self.void.get(&(node, table, record.to_owned())).map_or(&[][..], Vec::as_slice);
             let void: Vec<&Changed> = void.iter().filter(|(at, _)| number < *at).map(|(_, changed)| changed).collect();
-            if let Some(why) = self.lost_unseen(changed, &void) {
+            if let Some(why) = self.lost_unseen(node, changed, &void) {
                 lost.push(format!("node {node}: {why}"));
                 lost.extend(self.events_of(changed.table, &changed.record));
             }
@@ -365,7 +372,7 @@ impl Judge {
 
     /// What was written between a migration and new triggers is found by comparing: its last state, but for what `void` changes
     /// made of it. Answers what is missing.
-    fn lost_unseen(&self, changed: &Changed, void: &[&Changed]) -> Option<String> {
+    fn lost_unseen(&self, node: usize, changed: &Changed, void: &[&Changed]) -> Option<String> {
         // A table of which no row is left gets its rows back, and announced tables are held to their end by the fold.
         let of = TABLES.iter().find(|other| other.name == changed.table);
         let after = changed.after.as_ref().filter(|_| of.is_some_and(|of| !of.announced))?;
@@ -383,19 +390,21 @@ impl Judge {
             }
             let other = schema::other_name(changed.table, column).unwrap_or(column);
             let says = |row: &serde_json::Map<_, _>| row.get(column) == Some(value) || row.get(other) == Some(value);
-            if !events.iter().any(says) && !self.may_be_a_filler(changed.table, column, value) {
+            if !events.iter().any(says) && !self.may_be_a_filler(node, changed.table, column, value) {
                 return Some(format!("{} {}: {column} = {value}, unseen", changed.table, changed.record));
             }
         }
         None
     }
 
-    /// Whether several rows got this value in a column that a migration makes: what most rows hold there counts as the
-    /// migration's, and gives way.
-    fn may_be_a_filler(&self, table: &str, column: &str, value: &serde_json::Value) -> bool {
-        let rows = self.promised.iter().flat_map(|(_, _, done)| &done.changed).filter(|changed| changed.table == table);
+    /// Whether several rows of a node got this value, unseen, in a column that a migration makes: what most rows hold there
+    /// counts as the migration's, and gives way.
+    fn may_be_a_filler(&self, node: usize, table: &str, column: &str, value: &serde_json::Value) -> bool {
+        let of_node = self.promised.iter().filter(|(_, of, _)| *of == node).flat_map(|(_, _, done)| &done.changed);
+        let unseen = of_node.filter(|changed| changed.table == table && !changed.seen);
         let got = |row: &&Changed| row.after.as_deref().map(cells).is_some_and(|row| row.get(column) == Some(value));
-        schema::is_made(table, column) && 1 < rows.filter(got).count()
+        let records: BTreeSet<&str> = unseen.filter(got).map(|changed| changed.record.as_str()).collect();
+        schema::is_made(table, column) && 1 < records.len()
     }
 
     /// The last events of a record that were ever seen, in the order of their versions, a line each.
@@ -417,8 +426,9 @@ impl Judge {
 }
 
 /// All events that are in a database.
-fn all_events(connection: &Connection) -> rusqlite::Result<Stored> {
-    let mut stored = Stored::new();
+fn all_events(connection: &Connection) -> rusqlite::Result<Vec<((NodeId, Sequence), Known)>> {
+    // Not a map: the same number in two tables is what somebody looks for.
+    let mut stored = Vec::new();
     for table in &TABLES {
         let sql =
             format!("SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events", table.name);
@@ -430,7 +440,7 @@ fn all_events(connection: &Connection) -> rusqlite::Result<Stored> {
             let sequence: u64 = row.get::<_, i64>(1)?.try_into().expect("a sequence number stands there");
             let known =
                 Known { table: table.name.into(), record: row.get(2)?, data: row.get(3)?, timestamp: row.get(4)? };
-            stored.insert((origin, sequence), known);
+            stored.push(((origin, sequence), known));
         }
     }
     Ok(stored)

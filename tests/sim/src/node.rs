@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
-use crate::whole::{Made, Seeker};
+use crate::whole::{Seeker, Shipped};
 
 /// 2026, in milliseconds since 1970: where the simulated time begins.
 pub const EPOCH_MILLIS: i64 = 1_767_225_600_000;
@@ -61,7 +61,7 @@ pub struct Node {
     pub greatest_wall: i64,
     /// What all that were READY had when its sidecar started.
     pub ready_others_had: BTreeMap<usize, Vector>,
-    /// When it heard each of the others first, since then.
+    /// When it heard each of the others first, since this start.
     pub heard_first: BTreeMap<usize, u64>,
     /// It founds the cluster.
     pub first: bool,
@@ -87,7 +87,7 @@ pub struct Sidecar {
     /// It said READY.
     pub ready: bool,
     /// A copy of the database, for a node that has none.
-    pub copy: Option<Made>,
+    pub copy: Option<Shipped>,
 }
 
 impl Node {

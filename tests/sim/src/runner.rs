@@ -144,8 +144,10 @@ impl World {
         let path = node.file("");
         for member in members_of(&path).expect("a node that runs has members") {
             let replaced = self.nodes.iter().all(|node| !node.is(member.node));
+            let replaced = replaced && (self.judge.copies || self.judge.is_ended(member.node));
             if replaced && expel(&path, member.node).expect("it is in the table") {
                 self.story.tell(self.now, format_args!("the operator expels {:?}", member.node));
+                self.story.count("expelled by the operator");
             }
         }
     }

@@ -85,18 +85,17 @@ impl World {
     /// A node that says READY for the first time has all that everybody had who was READY when it started, as far as
     /// they are still there.
     fn judge_first_ready(&mut self, node: usize) {
-        // Nobody has heard anybody for as long as nothing happened.
-        if self.skipped_at.is_some_and(|at| self.now < at + HEARD_SURELY) {
-            return;
-        }
         let Some(sidecar) = &self.nodes[node].sidecar else { return };
         let has = &sidecar.replica.store().durable().vector;
         let (mut there, mut had) = (Vector::default(), Vector::default());
         let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
-        // On a bus that loses messages, or takes its time, some may not have been heard yet.
-        let quick = self.net.loss == 0 && self.net.delay_max <= QUICK;
+        // On a bus that loses messages, or takes its time, one that takes a whole database may not have heard all yet; and
+        // nobody has heard anybody for as long as nothing happened.
+        let slow = QUICK < self.net.delay_max || self.net.loss > 0;
+        let skipped = self.skipped_at.is_some_and(|at| self.now < at + HEARD_SURELY);
+        let may_not_have_heard = skipped || (slow && self.nodes[node].disk_lost);
         let heard_first = &self.nodes[node].heard_first;
-        let spoke = |other: usize| quick || heard_first.get(&other).is_some_and(|at| *at <= self.now);
+        let spoke = |other: usize| !may_not_have_heard || heard_first.get(&other).is_some_and(|at| *at <= self.now);
         let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
         let others = self.nodes.iter().filter(|other| other.hears() && spoke(other.number));
         for other in others.filter(|other| reaches(other.number, node)) {

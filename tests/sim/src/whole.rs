@@ -1,8 +1,9 @@
 //! A node whose disk is gone goes on with a new one: it has no database, speaks under a new id, and takes another node's
 //! database whole.
 //!
-//! What decides, copies, checks and puts the file in its place is Rowcast's own. What carries the questions and answers
-//! between the nodes is the simulated bus.
+//! Whom to ask and when, the copy, the checks and the file's way to its place are Rowcast's own. The conversation between the
+//! two is not: here all of a copy travels at once, a donor that refuses may be asked again, and a copy is made while it is asked
+//! for. The disk takes a file that came into its place for synced, so a sync that is missing there is not noticed.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
+use crate::faults::Fault;
 use crate::net::Fate;
 use crate::node::Node;
 use crate::world::World;
@@ -36,12 +38,13 @@ pub struct Seeker {
     /// What was asked last: a late answer is told from the one that is waited for.
     tries: u64,
     failures: u32,
+    put_off_since: Option<u64>,
     not_before: u64,
 }
 
 /// A copy that a node has made for another one.
 #[derive(Debug)]
-pub struct Made {
+pub struct Shipped {
     copied: Copied,
     offer: Offer,
     joiner: NodeId,
@@ -69,6 +72,9 @@ const WAIT: u64 = 5_000_000;
 /// After so many failures everything is loaded event by event.
 const FAILURES_MAX: u32 = 3;
 
+/// How long donors may put it off, in microseconds.
+const PUT_OFF_MAX: u64 = 15_000_000;
+
 /// The pause after a failure, in microseconds.
 const PAUSE: u64 = 200_000;
 
@@ -94,7 +100,7 @@ impl Node {
         let reserved = self.file("-rowcast-id");
         if !reserved.exists() {
             // Rowcast would ask the system for it, which gives another one each time.
-            let id = uuid::Builder::from_random_bytes(two(chance)).into_uuid();
+            let id = uuid::Builder::from_random_bytes(sixteen(chance)).into_uuid();
             std::fs::write(&reserved, format!("{id}\n")).expect("a file of the simulation can be written");
         }
         let mut claim = Claim::take(&self.file("")).map_err(|error| error.chain())?;
@@ -112,13 +118,14 @@ impl Node {
             waits_until: None,
             tries: 0,
             failures: 0,
+            put_off_since: None,
             not_before: now,
         });
         Ok(())
     }
 }
 
-fn two(chance: &mut Chance) -> [u8; 16] {
+fn sixteen(chance: &mut Chance) -> [u8; 16] {
     Uuid::from_u64_pair(chance.number(), chance.number()).into_bytes()
 }
 
@@ -209,7 +216,8 @@ impl World {
         match said {
             Said::Refused { later, why, .. } => {
                 seeker.failed(now);
-                seeker.failures -= u32::from(later);
+                let since = *seeker.put_off_since.get_or_insert(now);
+                seeker.failures -= u32::from(later && now < since + PUT_OFF_MAX);
                 self.story.tell(now, format_args!("n{node} is refused a copy: {why}"));
                 self.story.count("copies refused");
             }
@@ -225,13 +233,13 @@ impl World {
     /// The donor makes a copy, and offers it.
     fn wanted(&mut self, donor: usize, joiner: usize, id: NodeId, tries: u64) {
         self.nodes[donor].moment(self.now);
-        let Some(sidecar) = &self.nodes[donor].sidecar else { return };
+        let Some(sidecar) = self.nodes[donor].sidecar.as_ref().filter(|sidecar| sidecar.connected) else { return };
         let idle = limits::WHOLE_IDLE_MAX.as_micros() as u64;
         if sidecar.copy.as_ref().is_some_and(|made| made.joiner != id && self.now < made.at + idle) {
             let why = "another node is taking a copy".to_owned();
             return self.say(donor, joiner, Said::Refused { tries, later: true, why });
         }
-        let name = uuid::Builder::from_random_bytes(two(&mut self.chance)).into_uuid();
+        let name = uuid::Builder::from_random_bytes(sixteen(&mut self.chance)).into_uuid();
         let declaration = self.nodes[donor].declaration();
         let wanted = Wanted { database: self.nodes[donor].file(""), declaration, joiner: id, copy: name };
         // One that was made before goes first: both would have the same place.
@@ -250,7 +258,7 @@ impl World {
                 let offer = Offer { copy: name, bytes: copied.bytes, vector: copied.vector.clone() };
                 self.story.tell(self.now, format_args!("n{donor} makes a copy of its database: {:?}", offer.vector));
                 let Some(sidecar) = &mut self.nodes[donor].sidecar else { return };
-                sidecar.copy = Some(Made { copied, offer: offer.clone(), joiner: id, at: self.now });
+                sidecar.copy = Some(Shipped { copied, offer: offer.clone(), joiner: id, at: self.now });
                 let path = copy_path(&self.nodes[donor].file(""));
                 self.judge.copied(&path).expect("a copy can be read");
                 self.say(donor, joiner, Said::Offered { donor, offer, tries });
@@ -267,8 +275,9 @@ impl World {
 
     /// The donor hands over its copy, and removes it.
     fn fetched(&mut self, donor: usize, joiner: usize, copy: Uuid, tries: u64) {
-        let Some(sidecar) = &mut self.nodes[donor].sidecar else { return };
-        let Some(Made { copied, offer, .. }) = sidecar.copy.take_if(|made| made.offer.copy == copy) else { return };
+        let sidecar = self.nodes[donor].sidecar.as_mut().filter(|sidecar| sidecar.connected);
+        let Some(sidecar) = sidecar else { return };
+        let Some(Shipped { copied, offer, .. }) = sidecar.copy.take_if(|made| made.offer.copy == copy) else { return };
         let bytes_of = |at: u64| {
             let (from, length) = offer.place(at).expect("a chunk that there is");
             copied.read(from, length).expect("a copy can be read")
@@ -298,7 +307,7 @@ impl World {
             return self.judge.wrong.push(format!("node {node}: the copy is another one than the donor's"));
         }
         let Some(seeker) = self.nodes[node].seeker.take() else { return };
-        let Seeker { claim, id, seeking, started, tries, failures, .. } = seeker;
+        let Seeker { claim, id, seeking, started, tries, failures, put_off_since, .. } = seeker;
         let members = seeking.members();
         let settling = Settling { arriving, claim, copy: offer.copy, joiner: id, declaration, members };
         self.arm(node);
@@ -329,8 +338,17 @@ impl World {
                 if matches!(placed, Err(Refusal::Store(_))) && fired.is_none() && self.nodes[node].failing.is_none() {
                     self.judge.wrong.push(format!("node {node} fails with a database that has come: {placed:?}"));
                 }
-                let mut seeker =
-                    Seeker { claim, id, seeking, started, waits_until: None, tries, failures, not_before: now };
+                let mut seeker = Seeker {
+                    claim,
+                    id,
+                    seeking,
+                    started,
+                    waits_until: None,
+                    tries,
+                    failures,
+                    put_off_since,
+                    not_before: now,
+                };
                 seeker.failed(now);
                 self.nodes[node].seeker = Some(seeker);
             }
@@ -369,6 +387,6 @@ impl World {
             let failing = if self.chance.one_in(2) { Failing::Dead } else { Failing::Once };
             self.nodes[node].failing = Some((self.chance.below(400), failing));
         }
-        self.plan(until, crate::faults::Fault::Start { node });
+        self.plan(until, Fault::Start { node });
     }
 }

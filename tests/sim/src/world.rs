@@ -157,6 +157,7 @@ impl World {
         let waiting = std::mem::take(&mut self.queue);
         self.now += by;
         self.skipped_at = Some(self.now);
+        self.nodes.iter_mut().for_each(|node| node.heard_first.clear());
         self.queue = waiting.into_iter().map(|((when, order), happening)| ((when + by, order), happening)).collect();
     }
 
