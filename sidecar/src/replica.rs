@@ -359,10 +359,14 @@ impl Replica {
         self.connected = connected;
         self.bus_trouble = None;
         self.fetching.forget();
-        if let Phase::Joining(joiner) = &mut self.phase {
-            joiner.failed();
+        match &mut self.phase {
+            Phase::Joining(joiner) => joiner.failed(),
+            // What was answered before is old by the time that there is a connection again.
+            Phase::CatchingUp { .. } => (self.confirming, self.confirmed) = (None, false),
+            _ => {}
         }
         if connected {
+            self.waiting.connected();
             self.doubt_identity(at);
             self.present_at = None; // Everybody should hear at once.
             // What the service announced before this node was subscribed again went to nobody. Now finds most of it,

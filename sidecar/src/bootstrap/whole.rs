@@ -304,12 +304,14 @@ impl Seeking {
         self.members.iter().map(|member| (member.presence.node, member.presence.name.clone())).collect()
     }
 
-    /// What the node begins with that goes on with a database: what everybody said last. One whose database was `taken` need
-    /// not ask who is there once more, if all have answered, or had the time for it.
+    /// What the node begins with that goes on with a database: what those said last that were heard lately. One whose database
+    /// was `taken` need not ask who is there once more, if all have answered, or had the time for it.
     pub fn into_inputs(self, taken: bool, at: Moment) -> Vec<Input> {
         let wait = Members::answers_wait(self.named(at).len(), self.interval);
-        let settled = self.all_have_answered(at) || self.answered_at.is_some_and(|first| first + wait <= at.uptime);
-        let frames = self.frames.into_values();
+        let had_time = self.answered_at.is_some_and(|first| first + wait <= at.uptime);
+        let live: BTreeSet<NodeId> = self.members.live(at.uptime).map(|member| member.presence.node).collect();
+        let settled = self.all_have_answered(at) || (had_time && !live.is_empty());
+        let frames = self.frames.into_iter().filter(|(node, _)| live.contains(node)).map(|(_, frame)| frame);
         if taken && settled { vec![Input::Taken(frames.collect())] } else { frames.map(Input::Presence).collect() }
     }
 

@@ -262,8 +262,16 @@ impl Order {
         }
     }
 
+    /// Drops what an origin sent before it started again, and lets no group of it go on without its context any more.
+    pub fn started_again(&mut self, origin: NodeId) {
+        self.drop_held(origin);
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.waived = 0;
+        }
+    }
+
     /// Drops the pieces of an origin that are held: what of them is needed is fetched again.
-    pub fn drop_held(&mut self, origin: NodeId) {
+    fn drop_held(&mut self, origin: NodeId) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
             self.bytes -= std::mem::take(&mut lane.held).values().map(|held| held.bytes).sum::<usize>();
         }

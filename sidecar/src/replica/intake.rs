@@ -38,6 +38,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The connection is new: who is silent is seen from here on.
+    pub(super) fn connected(&mut self) {
+        self.contexts.clear();
+        self.gone.clear();
+    }
+
     /// What was known to exist is looked at anew.
     pub(super) fn forget_mark(&mut self) {
         self.mark = None;
@@ -114,9 +120,8 @@ impl Replica {
         self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
         let before = self.members.presence(node).map(|before| before.session);
-        if before.is_some_and(|before| before != presence.session) {
-            // Restored meanwhile, it may give the numbers of what it sent last to other events; what holds is fetched.
-            self.order.drop_held(node);
+        if before != Some(presence.session) {
+            self.forget_unapplied(node);
         }
         let lowered = self.lowered_by(&presence);
         if self.members.heard(presence, at.wall, at.uptime) {
@@ -307,7 +312,8 @@ impl Replica {
         let applied = &self.store.durable().vector;
         let blocked = self.order.blocked(applied);
         let heads = self.members.heads(at.uptime);
-        self.waiting.contexts.retain(|key, _| blocked.iter().any(|group| (group.origin, group.first) == *key));
+        // A group that was dropped, and is fetched again, has waited all the same.
+        self.waiting.contexts.retain(|(origin, first), _| *first == applied.of(*origin) + 1);
         let is_live = |origin: NodeId| self.members.live(at.uptime).any(|member| member.presence.node == origin);
         self.waiting.gone.retain(|origin, had| heads.of(*origin) <= *had && !is_live(*origin));
         for group in blocked {
@@ -324,7 +330,9 @@ impl Replica {
             if known || since + self.options.context_timeout <= at.uptime {
                 let room = limits::ORIGINS_MAX.saturating_sub(self.waiting.gone.len());
                 let silent = unreachable.into_iter().filter(|origin| !is_live(*origin)).take(room);
-                self.waiting.gone.extend(silent.map(|origin| (origin, heads.of(origin))));
+                for origin in silent.filter(|_| self.connected) {
+                    self.waiting.gone.entry(origin).or_insert(heads.of(origin));
+                }
                 let lacks: Vec<String> = group.lacks.iter().map(|(origin, to)| format!("{origin} to {to}")).collect();
                 let (origin, first, lacks) = (group.origin, group.first, lacks.join(", "));
                 if known {

@@ -314,7 +314,8 @@ impl Replica {
             return true;
         }
         // What was heard before the connection went is no answer.
-        if !self.connected && !self.store.durable().complete {
+        let had_all = self.store.durable().complete && self.retention.load_target.is_empty();
+        if !self.connected && !had_all {
             self.confirming = None;
             return false;
         }

@@ -2,9 +2,10 @@
 
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
-use rowcast::edge::store::{ParkReason, SnapshotPage, SnapshotRow};
+use rowcast::edge::store::{Answer, Page, ParkReason, SnapshotPage, SnapshotRow};
 use rowcast::event::Piece;
 use rowcast::flow::apply::Applier;
+use rowcast::flow::fetch::Request;
 use rowcast::flow::ingest;
 use rowcast::members::Presence;
 use rowcast::replica::{Input, Output, Worked};
@@ -119,6 +120,9 @@ fn who_is_gone_for_good_is_waited_for_once_and_not_by_each_group() {
             ..piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
         }
     };
+    let said = wire::encode(&Message::Presence(presence(&node, 8, &[(8, 20)])));
+    let at = node.at();
+    node.replica().handle(Input::Presence(said.into()), at);
     node.feed(node_id(8), (1..=20).map(group).collect(), vec![shape.clone()]);
     let seconds = |node: &mut Node, seconds: u32| {
         for _ in 0..seconds {
@@ -154,10 +158,30 @@ fn what_is_held_of_a_node_goes_when_that_starts_again() {
     node.feed(node_id(8), vec![one(2, "before")], vec![shape.clone()]);
     node.run();
     assert_eq!(node.text("SELECT a AS v FROM t"), None, "1 is missing, and 2 waits for it");
-    hear(&mut node, 2, 0);
-    node.feed(node_id(8), vec![one(1, "after"), one(2, "after")], vec![shape.clone()]);
-    node.run();
+    hear(&mut node, 2, 2);
+    let after = vec![one(1, "after"), one(2, "after")];
+    let newest = after[1].events[0].fingerprint();
+    let mut said = None;
+    for _ in 0..20 {
+        node.tick(Duration::from_millis(100));
+        while node.work() != Worked::Idle {}
+        for output in node.replica().take_outputs() {
+            match output {
+                Output::Ask { ask, request: Request::Fetch { .. }, .. } => {
+                    let page = Page { pieces: after.clone(), layouts: vec![shape.clone()], before: None };
+                    let frame = wire::encode(&Message::Fetched(Answer::Events(page)));
+                    let at = node.at();
+                    node.replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
+                }
+                Output::Presence(frame) => said = Some(frame),
+                _ => {}
+            }
+        }
+    }
     assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
+    let Ok(Message::Presence(said)) = wire::decode(&said.unwrap()) else { panic!("it says that it is there") };
+    let told = said.fingerprints.iter().find(|(origin, _)| *origin == node_id(8));
+    assert_eq!(told, Some(&(node_id(8), newest)), "what it says is its newest is what it has");
 }
 
 /// I7: what the others said before the connection went is no answer to a node that has loaded and asks who is there.

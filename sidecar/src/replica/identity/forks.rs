@@ -243,6 +243,14 @@ impl Replica {
         self.waiting.forget_mark();
     }
 
+    /// A member has started again. Restored meanwhile, it may give the numbers of what it sent last to other events: what is held
+    /// of it is dropped, and what of that holds is fetched.
+    pub(in crate::replica) fn forget_unapplied(&mut self, origin: NodeId) {
+        let applied = self.store.durable().vector.of(origin);
+        self.order.started_again(origin);
+        self.identity.remembered.retain(|id, _| id.origin != origin || id.sequence <= applied);
+    }
+
     /// Emits what this node has of an origin from a number on under its own id, and makes room for what the others have there.
     pub(super) fn give_way(&mut self, at: Moment) -> Result<(), Failure> {
         let Some((origin, sequence, theirs)) = self.identity.yields.take() else { return Ok(()) };
