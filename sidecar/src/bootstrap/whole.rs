@@ -288,8 +288,12 @@ impl Seeking {
 
     /// Whether everybody of whom anybody speaks was heard.
     fn all_have_answered(&self, at: Moment) -> bool {
-        let live: BTreeSet<NodeId> = self.members.live(at.uptime).map(|member| member.presence.node).collect();
+        let live = self.live(at);
         !live.is_empty() && self.named(at).is_subset(&live)
+    }
+
+    fn live(&self, at: Moment) -> BTreeSet<NodeId> {
+        self.members.live(at.uptime).map(|member| member.presence.node).collect()
     }
 
     /// All who were heard lately, and of whom these speak.
@@ -309,7 +313,7 @@ impl Seeking {
     pub fn into_inputs(self, taken: bool, at: Moment) -> Vec<Input> {
         let wait = Members::answers_wait(self.named(at).len(), self.interval);
         let had_time = self.answered_at.is_some_and(|first| first + wait <= at.uptime);
-        let live: BTreeSet<NodeId> = self.members.live(at.uptime).map(|member| member.presence.node).collect();
+        let live = self.live(at);
         let settled = self.all_have_answered(at) || (had_time && !live.is_empty());
         let frames = self.frames.into_iter().filter(|(node, _)| live.contains(node)).map(|(_, frame)| frame);
         if taken && settled { vec![Input::Taken(frames.collect())] } else { frames.map(Input::Presence).collect() }

@@ -106,38 +106,81 @@ fn a_large_group_that_waits_for_its_cause_does_not_keep_the_cause_away() {
     assert!(asked, "event 1 of node 7 is missing, a member has it, and it is not asked for");
 }
 
+/// A node and what another one, 8, tells it: groups, each made on top of what a third one, 7, wrote.
+struct OnTop {
+    node: Node,
+    session: u128,
+}
+
+impl OnTop {
+    fn new() -> Self {
+        let mut told = Self { node: Node::ready(&toml(&["t"]), TABLE), session: 1 };
+        told.presence();
+        told.feed();
+        told
+    }
+
+    fn presence(&mut self) {
+        let said = Presence { session: Uuid::from_u128(self.session), ..presence(&self.node, 8, &[(8, 20)]) };
+        let at = self.node.at();
+        self.node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
+    }
+
+    fn feed(&mut self) {
+        let shape = layout("t", &["id", "a"]);
+        let group = |number: u64| {
+            let data = format!(r#"{{"id":"k{number}","a":"1"}}"#);
+            let events = vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())];
+            Piece { context: [(node_id(7), number)].into_iter().collect(), ..piece(number, number, events) }
+        };
+        self.node.feed(node_id(8), (1..=20).map(group).collect(), vec![shape.clone()]);
+    }
+
+    /// Lets so many seconds pass. Answers how many of the groups are applied then.
+    fn seconds(&mut self, seconds: u32, speaks: bool) -> u64 {
+        for _ in 0..seconds {
+            if speaks {
+                self.presence();
+            }
+            for _ in 0..10 {
+                self.node.tick(Duration::from_millis(100));
+                while self.node.work() != Worked::Idle {}
+            }
+        }
+        self.node.replica().store().durable().vector.of(node_id(8))
+    }
+}
+
 /// Liveness: an author that is gone for good is waited for once, and not again by each group that was made on top of what it
 /// wrote.
 #[test]
 fn who_is_gone_for_good_is_waited_for_once_and_not_by_each_group() {
-    let mut node = Node::ready(&toml(&["t"]), TABLE);
-    let shape = layout("t", &["id", "a"]);
-    let group = |number: u64| {
-        let data = format!(r#"{{"id":"k{number}","a":"1"}}"#);
-        let context = [(node_id(7), number)].into_iter().collect();
-        Piece {
-            context,
-            ..piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
-        }
-    };
-    let said = wire::encode(&Message::Presence(presence(&node, 8, &[(8, 20)])));
-    let at = node.at();
-    node.replica().handle(Input::Presence(said.into()), at);
-    node.feed(node_id(8), (1..=20).map(group).collect(), vec![shape.clone()]);
-    let seconds = |node: &mut Node, seconds: u32| {
-        for _ in 0..seconds {
-            let said = wire::encode(&Message::Presence(presence(node, 8, &[(8, 20)])));
-            let at = node.at();
-            node.replica().handle(Input::Presence(said.into()), at);
-            (0..10).for_each(|_| {
-                node.tick(Duration::from_millis(100));
-                while node.work() != Worked::Idle {}
-            });
-        }
-        node.replica().store().durable().vector.of(node_id(8))
-    };
-    assert_eq!(seconds(&mut node, 29), 0, "what node 7 wrote may still come");
-    assert_eq!(seconds(&mut node, 6), 20, "once is enough");
+    let mut told = OnTop::new();
+    assert_eq!(told.seconds(29, true), 0, "what node 7 wrote may still come");
+    assert_eq!(told.seconds(6, true), 20, "once is enough");
+}
+
+/// I4: without a connection everybody is silent, and nobody gone.
+#[test]
+fn nobody_is_taken_for_gone_without_a_connection() {
+    let mut told = OnTop::new();
+    let at = told.node.at();
+    told.node.replica().handle(Input::Connected(false), at);
+    assert_eq!(told.seconds(40, false), 1, "each group waits");
+}
+
+/// Liveness: what is dropped because its author starts again, and comes again, has waited all the same.
+#[test]
+fn a_group_whose_author_starts_again_and_again_does_not_wait_for_ever() {
+    let mut told = OnTop::new();
+    for _ in 0..4 {
+        told.session += 1;
+        told.presence();
+        told.seconds(1, true);
+        told.feed();
+        told.seconds(9, true);
+    }
+    assert_eq!(told.seconds(1, true), 20);
 }
 
 /// R19: what a node sent before it was restored from an older copy holds nowhere. Its numbers may mean something else now.
@@ -201,6 +244,50 @@ fn a_node_that_has_taken_a_database_is_not_ready_without_a_connection() {
     node.replica().handle(Input::Connected(true), at);
     node.replica().handle(Input::Presence(frame), at);
     node.run();
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
+}
+
+/// I7: what the others have confirmed is old by the time that there is a connection again.
+#[test]
+fn a_node_that_lost_its_connection_while_it_caught_up_asks_again_before_it_is_ready() {
+    let mut node = Node::new(&toml(&["t"]), TABLE);
+    node.store().write(|tx| tx.set_loaded()).unwrap();
+    node.start(false);
+    let turn = |node: &mut Node, times: u32| {
+        for _ in 0..times {
+            node.tick(Duration::from_millis(100));
+            while node.work() != Worked::Idle {}
+        }
+    };
+    let hear = |node: &mut Node, head: u64| {
+        let said = wire::encode(&Message::Presence(presence(node, 8, &[(8, head)])));
+        let at = node.at();
+        node.replica().handle(Input::Presence(said.into()), at);
+    };
+    let at = node.at();
+    let said = wire::encode(&Message::Presence(presence(&node, 8, &[])));
+    node.replica().handle(Input::Taken(vec![said.into()]), at);
+    turn(&mut node, 2);
+    hear(&mut node, 1);
+    turn(&mut node, 12);
+    assert!(!node.replica().is_ready(), "event 1 of node 8 is missing");
+    for connected in [false, true] {
+        let at = node.at();
+        node.replica().handle(Input::Connected(connected), at);
+    }
+    hear(&mut node, 1);
+    turn(&mut node, 12);
+    let shape = layout("t", &["id", "a"]);
+    node.feed(
+        node_id(8),
+        vec![piece(1, 1, vec![event(&shape, "k", Some(r#"{"id":"k","a":"1"}"#), clock::now())])],
+        vec![shape],
+    );
+    turn(&mut node, 2);
+    assert!(!node.replica().is_ready(), "there may be more by now");
+    turn(&mut node, 1);
+    hear(&mut node, 1);
+    turn(&mut node, 3);
     assert!(node.replica().is_ready(), "{:?}", node.replica());
 }
 

@@ -192,7 +192,8 @@ impl World {
     fn say(&mut self, from: usize, to: usize, said: Said) {
         match self.net.fate(from, to) {
             Fate::Comes(times) => self.hear(self.now + times[0], to, said),
-            _ => self.story.count("requests lost"),
+            _ if matches!(said, Said::Wanted { .. } | Said::Fetched { .. }) => self.story.count("requests lost"),
+            _ => self.story.count("answers lost"),
         }
     }
 

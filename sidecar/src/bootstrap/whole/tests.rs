@@ -81,6 +81,7 @@ fn with_a_database_it_asks_once_more_unless_all_have_answered_or_had_the_time_fo
     let mut new = seeking();
     new.heard(&one, at(10));
     assert!(asks(&new.into_inputs(false, at(500))), "a database of its own is no other node's");
+    assert!(begins_with(std::slice::from_ref(&one), 60_000).is_empty(), "what was said a minute ago counts for nobody");
 }
 
 #[test]
