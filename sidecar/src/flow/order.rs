@@ -8,7 +8,8 @@
 //! [`Step`]s.
 //!
 //! Invariants:
-//! - events of one origin are released in sequence, without gaps, each at most once;
+//! - events of one origin are released in sequence, without gaps, each at most once, and only on top of the event that
+//!   their author had put them on, as far as that is known;
 //! - a group is applied only when its context is covered, unless it was waived;
 //! - at most [`limits::HELD_BYTES_MAX`] wait in memory: what is furthest ahead is dropped and fetched again.
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use rowcast_schema::layout::Layout;
 
-use crate::event::Piece;
+use crate::event::{Event, EventId, Fingerprint, Piece};
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
@@ -29,7 +30,7 @@ pub struct Order {
 }
 
 /// One origin.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     /// Pieces by their first sequence number.
     held: BTreeMap<Sequence, Held>,
@@ -43,6 +44,36 @@ struct Lane {
     head: Sequence,
     /// Groups before this may be applied though their context is not covered.
     waived: Sequence,
+    /// Beginnings of groups may be stored that nobody will complete: from before this process, or from before the origin's
+    /// last start, when it was perhaps restored from an older copy and gave the numbers away again.
+    leftover: bool,
+    /// The last event that was released, while it is known.
+    tip: Option<(Sequence, Fingerprint)>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            held: BTreeMap::new(),
+            staged: 0,
+            staged_whole: false,
+            staged_context: Vector::default(),
+            head: 0,
+            waived: 0,
+            leftover: true,
+            tip: None,
+        }
+    }
+}
+
+impl Lane {
+    /// Forgets what is stored and not applied: it goes before anything else of the origin is stored.
+    fn drop_staged(&mut self) {
+        self.staged = 0;
+        self.staged_whole = false;
+        self.leftover = true;
+        self.tip = None;
+    }
 }
 
 #[derive(Debug)]
@@ -50,11 +81,34 @@ struct Held {
     piece: Piece,
     layouts: Arc<[Layout]>,
     bytes: usize,
+    link: Link,
+}
+
+/// What a piece is put on, and what the next one is put on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    /// The event before its first, as whoever sent it has that; none: not known.
+    pub before: Option<Fingerprint>,
+    /// Its last event.
+    pub end: Option<Fingerprint>,
+}
+
+/// Pieces of one message, each with what it is put on: the first one on `before`.
+pub fn linked(pieces: Vec<Piece>, before: Option<Fingerprint>) -> impl Iterator<Item = (Piece, Link)> {
+    let mut at: Option<(Sequence, Option<Fingerprint>)> = None;
+    pieces.into_iter().map(move |piece| {
+        let before = at.map_or(before, |(last, end)| end.filter(|_| last + 1 == piece.first));
+        let end = piece.events.last().map(Event::fingerprint);
+        at = Some((piece.last(), end));
+        (piece, Link { before, end })
+    })
 }
 
 /// What the caller does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Beginnings of groups of this origin may be stored that hold no more: delete them.
+    Discard(NodeId),
     /// A whole group whose turn it is: apply it.
     Apply(NodeId, Piece, Arc<[Layout]>),
     /// A piece of a long group: store it.
@@ -88,19 +142,28 @@ pub struct Blocked {
 impl Order {
     /// Takes a piece, in whatever order the bus gave it. `applied` is how far everything is applied here. Answers false
     /// when nothing in it was new.
-    pub fn offer(&mut self, origin: NodeId, mut piece: Piece, layouts: &Arc<[Layout]>, applied: &Vector) -> bool {
+    pub fn offer(
+        &mut self,
+        origin: NodeId,
+        (mut piece, mut link): (Piece, Link),
+        layouts: &Arc<[Layout]>,
+        applied: &Vector,
+    ) -> bool {
         let Some(lane) = self.lane(origin) else { return false };
         lane.head = lane.head.max(piece.group_last);
         let stored = lane.staged.max(applied.of(origin));
         if piece.last() <= stored {
             return false;
         }
-        piece.trim(stored);
+        if piece.first <= stored {
+            piece.trim(stored);
+            link.before = None;
+        }
         if lane.held.get(&piece.first).is_some_and(|held| piece.last() <= held.piece.last()) {
             return false;
         }
         let bytes = piece.size();
-        let held = Held { piece, layouts: layouts.clone(), bytes };
+        let held = Held { piece, layouts: layouts.clone(), bytes, link };
         let replaced = lane.held.insert(held.piece.first, held).map_or(0, |replaced| replaced.bytes);
         self.bytes = self.bytes + bytes - replaced;
         self.shed();
@@ -128,6 +191,9 @@ impl Order {
     pub fn lowered(&mut self, origin: NodeId, head: Sequence) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
             lane.head = lane.head.min(head);
+            if head < lane.staged {
+                lane.drop_staged();
+            }
         }
     }
 
@@ -167,6 +233,7 @@ impl Order {
                 self.bytes -= held.bytes;
             } else {
                 held.piece.trim(next - 1);
+                held.link.before = None;
                 if let Some(replaced) = lane.held.insert(next, held) {
                     self.bytes -= replaced.bytes;
                 }
@@ -179,8 +246,21 @@ impl Order {
         if whole && !waived && !covered(&held.piece.context, applied, origin) {
             return None;
         }
-        let Held { piece, layouts, bytes } = lane.held.remove(&next).expect("bug: just seen");
+        if lane.leftover {
+            return Some(Step::Discard(origin));
+        }
+        let Held { piece, layouts, bytes, link } = lane.held.remove(&next).expect("bug: just seen");
         self.bytes -= bytes;
+        let fits =
+            lane.tip.is_none_or(|(last, tip)| last + 1 != next || link.before.is_none_or(|before| before == tip));
+        if !fits {
+            // One of the two is from another life of its author. It is fetched again, and a beginning with all of its group.
+            if !begins {
+                lane.drop_staged();
+            }
+            return None;
+        }
+        lane.tip = link.end.map(|end| (piece.last(), end));
         Some(if whole { Step::Apply(origin, piece, layouts) } else { Step::Stage(origin, piece, layouts) })
     }
 
@@ -201,6 +281,29 @@ impl Order {
         lane.staged_context = context.clone();
         lane.head = lane.head.max(last);
         lane.staged_whole = ends;
+    }
+
+    /// The last events that were released, as far as they are known.
+    pub fn tips(&self) -> impl Iterator<Item = (EventId, Fingerprint)> {
+        let tip = |(&origin, lane): (&NodeId, &Lane)| {
+            let (sequence, fingerprint) = lane.tip?;
+            Some((EventId { origin, sequence }, fingerprint))
+        };
+        self.lanes.iter().filter_map(tip)
+    }
+
+    /// Takes in that all that was stored of `origin` and not applied is gone.
+    pub fn discarded(&mut self, origin: NodeId) {
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.leftover = false;
+        }
+    }
+
+    /// Lets events of `origin` follow on others than those that their author had before them.
+    pub fn unlink(&mut self, origin: NodeId) {
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.tip = None;
+        }
     }
 
     /// Forgets what was staged of `origin`: it is applied, or was rolled back.
@@ -259,13 +362,18 @@ impl Order {
         self.drop_held(origin);
         if let Some(lane) = self.lanes.get_mut(&origin) {
             lane.head = head;
+            if head < lane.staged {
+                lane.drop_staged();
+            }
         }
     }
 
-    /// Drops what an origin sent before it started again, and lets no group of it go on without its context any more.
+    /// An origin has started again. Restored meanwhile, it may give the numbers of what it sent last to other events: what is not
+    /// applied of it is dropped, and fetched as it is now. Nor does a group of it go on without its context any more.
     pub fn started_again(&mut self, origin: NodeId) {
         self.drop_held(origin);
         if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.drop_staged();
             lane.waived = 0;
         }
     }
@@ -291,9 +399,11 @@ impl Order {
     pub fn give_back(&mut self, step: Step, applied: &Vector) {
         match step {
             Step::Apply(origin, piece, layouts) | Step::Stage(origin, piece, layouts) => {
-                self.offer(origin, piece, &layouts, applied);
+                // It was put on what is here: that has been looked at.
+                let link = Link { before: None, end: piece.events.last().map(Event::fingerprint) };
+                self.offer(origin, (piece, link), &layouts, applied);
             }
-            Step::ApplyStaged(..) => {} // Nothing was taken out for it.
+            Step::ApplyStaged(..) | Step::Discard(_) => {} // Nothing was taken out for it.
         }
     }
 
@@ -301,8 +411,7 @@ impl Order {
     pub fn clear(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.held.clear();
-            lane.staged = 0;
-            lane.staged_whole = false;
+            lane.drop_staged();
         }
         self.bytes = 0;
     }
@@ -319,165 +428,4 @@ fn covered(context: &Vector, applied: &Vector, author: NodeId) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::event::{Event, Operation};
-
-    fn node(id: u128) -> NodeId {
-        NodeId(Uuid::from_u128(id))
-    }
-
-    fn piece(first: Sequence, last: Sequence, group_last: Sequence, context: &[(u128, Sequence)]) -> Piece {
-        let event = Event {
-            table: "t".into(),
-            operation: Operation::Delete,
-            record_id: "1".into(),
-            data: None,
-            timestamp: Timestamp(1),
-            layout: rowcast_schema::layout::LayoutId(1),
-            changed: 0,
-        };
-        let context = context.iter().map(|&(id, at)| (node(id), at)).collect();
-        Piece { first, group_last, context, events: vec![event; usize::try_from(last + 1 - first).unwrap()] }
-    }
-
-    /// Carries out every step, as the node does. Answers the groups in the order in which they were applied.
-    fn carry_out(order: &mut Order, applied: &mut Vector) -> Vec<(NodeId, Sequence)> {
-        let mut done = Vec::new();
-        while let Some(step) = order.next(applied) {
-            match step {
-                Step::Apply(origin, piece, _) => {
-                    assert_eq!(piece.first, applied.of(origin) + 1, "in sequence, without a gap");
-                    applied.set(origin, piece.last());
-                    done.push((origin, piece.last()));
-                }
-                Step::Stage(origin, piece, _) => order.staged(origin, piece.last(), &piece.context, piece.ends_group()),
-                Step::ApplyStaged(origin, last) => {
-                    applied.set(origin, last);
-                    order.unstage(origin);
-                    done.push((origin, last));
-                }
-            }
-        }
-        done
-    }
-
-    #[test]
-    fn a_gap_is_named_and_closed() {
-        let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        assert!(order.offer(node(1), piece(4, 5, 5, &[]), &none, &applied));
-        assert_eq!(order.next(&applied), None);
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 1, last: 3 }]);
-        assert!(order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied));
-        assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 3), (node(1), 5)]);
-        assert!(!order.offer(node(1), piece(2, 5, 5, &[]), &none, &applied), "all of it is known");
-        order.heard(node(1), 9);
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 6, last: 9 }]);
-    }
-
-    #[test]
-    fn what_comes_behind_something_held_is_named_while_little_is_held() {
-        let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        order.heard(node(1), 100_000);
-        order.offer(node(1), piece(1, 3, 3, &[]), &none, &applied);
-        order.offer(node(1), piece(4, 9, 9, &[(2, 1)]), &none, &applied);
-        order.offer(node(1), piece(20, 20, 20, &[]), &none, &applied);
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 10, last: 19 }]);
-        order.offer(node(1), piece(10, 60_000, 60_000, &[]), &none, &applied);
-        assert!(limits::AHEAD_BYTES < order.held_bytes());
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [], "what is held comes first");
-        let applied = [(node(1), 70_000)].into_iter().collect();
-        assert_eq!(
-            order.gaps(&applied, limits::AHEAD_BYTES),
-            [Gap { origin: node(1), first: 70_001, last: 100_000 }],
-            "but what is due"
-        );
-    }
-
-    #[test]
-    fn a_group_waits_for_what_its_author_had_seen() {
-        let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        order.offer(node(1), piece(1, 1, 1, &[(2, 2)]), &none, &applied);
-        assert_eq!(carry_out(&mut order, &mut applied), []);
-        assert_eq!(order.blocked(&applied)[0].lacks, [(node(2), 2)]);
-        order.offer(node(2), piece(1, 2, 2, &[]), &none, &applied);
-        assert_eq!(carry_out(&mut order, &mut applied), [(node(2), 2), (node(1), 1)]);
-    }
-
-    #[test]
-    fn a_waived_group_goes_on_and_the_next_one_waits_again() {
-        let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        order.offer(node(1), piece(1, 1, 1, &[(2, 2)]), &none, &applied);
-        order.offer(node(1), piece(2, 2, 2, &[(2, 2)]), &none, &applied);
-        order.waive(node(1), 1);
-        assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 1)]);
-    }
-
-    #[test]
-    fn a_long_group_is_staged_and_applied_when_it_is_whole() {
-        let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        order.offer(node(1), piece(1, 2, 5, &[(2, 1)]), &none, &applied);
-        assert_eq!(carry_out(&mut order, &mut applied), []);
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 3, last: 5 }]);
-        order.offer(node(1), piece(3, 5, 5, &[(2, 1)]), &none, &applied);
-        order.offer(node(1), piece(6, 6, 6, &[]), &none, &applied);
-        assert_eq!(carry_out(&mut order, &mut applied), []);
-        assert_eq!(order.blocked(&applied)[0].first, 1);
-        order.offer(node(2), piece(1, 1, 1, &[]), &none, &applied);
-        assert_eq!(carry_out(&mut order, &mut applied), [(node(2), 1), (node(1), 5), (node(1), 6)]);
-    }
-
-    #[test]
-    fn what_is_held_is_bounded() {
-        let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
-        let mut first = 2;
-        for _ in 0..400 {
-            order.offer(node(1), piece(first, first + 999, first + 999, &[]), &none, &applied);
-            first += 1000;
-        }
-        assert!(order.held_bytes() <= limits::HELD_BYTES_MAX);
-        assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES)[0], Gap { origin: node(1), first: 1, last: 1 });
-    }
-
-    proptest! {
-        /// Whatever the bus does, what is named as missing and fetched again brings everything, in order.
-        #[test]
-        fn everything_arrives_once_and_in_order(
-            groups in prop::collection::vec((1..5_u64, any::<bool>()), 1..20),
-            schedule in prop::collection::vec((any::<prop::sample::Index>(), 1..4_u64), 0..60),
-        ) {
-            let none: Arc<[Layout]> = Arc::from([]);
-            let mut pieces = Vec::new();
-            let mut first = 1;
-            for (length, cut) in groups {
-                let last = first + length - 1;
-                if cut && length > 1 {
-                    pieces.push(piece(first, first, last, &[]));
-                    pieces.push(piece(first + 1, last, last, &[]));
-                } else {
-                    pieces.push(piece(first, last, last, &[]));
-                }
-                first = last + 1;
-            }
-            let (mut order, mut applied) = (Order::default(), Vector::default());
-            for (at, times) in schedule {
-                for _ in 0..times {
-                    order.offer(node(1), at.get(&pieces).clone(), &none, &applied);
-                }
-                carry_out(&mut order, &mut applied);
-            }
-            order.heard(node(1), first - 1);
-            while let Some(gap) = order.gaps(&applied, limits::AHEAD_BYTES).first().copied() {
-                let next = pieces.iter().find(|piece| gap.first <= piece.last()).expect("the gap is real");
-                order.offer(node(1), next.clone(), &none, &applied);
-                carry_out(&mut order, &mut applied);
-            }
-            prop_assert_eq!(applied.of(node(1)), first - 1);
-            prop_assert_eq!(order.held_bytes(), 0);
-        }
-    }
-}
+mod tests;

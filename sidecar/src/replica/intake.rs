@@ -8,12 +8,11 @@ use super::{Failure, Moment, Output, Replica, Worked, left_by};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
-use crate::event::EventId;
 use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
 use crate::flow::ingest::{self, Ingested};
-use crate::flow::order::{Gap, Order, Step};
+use crate::flow::order::{self, Gap, Order, Step};
 use crate::flow::receive;
 use crate::limits;
 use crate::observe::metrics;
@@ -75,15 +74,12 @@ impl Replica {
                 if !self.check_link(feed.origin, &feed.pieces, feed.before, at) {
                     return; // What it should have brought is fetched once that is settled.
                 }
-                for piece in feed.pieces {
-                    let last = (piece.last(), piece.events.last().map(crate::event::Event::fingerprint));
+                for (piece, link) in order::linked(feed.pieces, feed.before) {
                     if piece.first <= self.store.durable().vector.of(feed.origin) {
                         self.check_repeated(feed.origin, &piece, at);
                     }
-                    if !self.order.offer(feed.origin, piece, &layouts, &self.store.durable().vector) {
+                    if !self.order.offer(feed.origin, (piece, link), &layouts, &self.store.durable().vector) {
                         self.counters.duplicates += 1;
-                    } else if let (sequence, Some(fingerprint)) = last {
-                        self.identity.remember(EventId { origin: feed.origin, sequence }, fingerprint);
                     }
                 }
             }
@@ -121,7 +117,7 @@ impl Replica {
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
         let before = self.members.presence(node).map(|before| before.session);
         if before != Some(presence.session) {
-            self.forget_unapplied(node);
+            self.order.started_again(node);
         }
         let lowered = self.lowered_by(&presence);
         if self.members.heard(presence, at.wall, at.uptime) {
@@ -274,8 +270,8 @@ impl Replica {
         }
         let layouts = Arc::from(page.layouts);
         let mut useful = false;
-        for piece in page.pieces {
-            useful |= self.order.offer(origin, piece, &layouts, &self.store.durable().vector);
+        for (piece, link) in order::linked(page.pieces, page.before) {
+            useful |= self.order.offer(origin, (piece, link), &layouts, &self.store.durable().vector);
         }
         useful
     }
@@ -290,6 +286,11 @@ impl Replica {
             Turn::Applied(applied) => applied,
             Turn::Ingested(page) => return self.ingested(page, at),
         };
+        for (id, fingerprint) in self.order.tips() {
+            if id.sequence == self.store.durable().vector.of(id.origin) {
+                self.identity.remember(id, fingerprint);
+            }
+        }
         self.drained = true;
         self.overrun.note(false, at.uptime);
         if applied.newest != Timestamp::default() {
@@ -447,6 +448,13 @@ fn apply(
         while rows < rows_max && bytes < bytes_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
             match step {
+                Step::Discard(origin) => {
+                    let gone = applier.discard_staged(origin, limits::APPLY_ROWS_MAX)?;
+                    rows += gone;
+                    if gone < limits::APPLY_ROWS_MAX {
+                        order.discarded(origin);
+                    }
+                }
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();

@@ -6,7 +6,7 @@ use rowcast::edge::store::Answer;
 use rowcast::flow::fetch::Request;
 use rowcast::limits;
 use rowcast::members::Presence;
-use rowcast::replica::{Input, Output};
+use rowcast::replica::Output;
 use rowcast::wire::{self, Message};
 
 use super::order::presence;
@@ -14,11 +14,6 @@ use super::stage::{answer, declaration, reader};
 use super::{Node, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
-
-fn hear(node: &mut Node, said: Presence) {
-    let at = node.at();
-    node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
-}
 
 /// Moves the time in steps, and works. Answers whether the node published an event meanwhile.
 fn publishes(node: &mut Node, millis: u64) -> bool {
@@ -40,13 +35,13 @@ fn an_id_is_confirmed_when_all_who_answer_at_a_pace_can_have_answered() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
     for other in others.clone() {
         let said = presence(&node, other, &[]);
-        hear(&mut node, said);
+        node.hear(said);
     }
     node.run();
     node.start(false);
     node.sql("INSERT INTO t VALUES ('x', '1')");
     let said = presence(&node, 100, &[]);
-    hear(&mut node, said);
+    node.hear(said);
     assert!(!publishes(&mut node, 600), "the others answer within half an interval, which is 500 ms");
     assert!(publishes(&mut node, 1_000), "nobody knows better");
 }
@@ -57,7 +52,7 @@ fn an_empty_node_that_may_be_the_first_is_not_where_somebody_complete_was_heard(
     let mut node = Node::new(&toml(&["t"]), TABLE);
     node.start(true);
     let said = Presence { ready: false, ..presence(&node, 7, &[(7, 3)]) };
-    hear(&mut node, said);
+    node.hear(said);
     for _ in 0..10 {
         node.run();
     }
@@ -75,7 +70,7 @@ fn a_node_that_was_never_complete_does_not_take_itself_for_that_by_the_word_of_o
     for complete in [false, true] {
         for _ in 0..5 {
             let said = Presence { ready: false, complete, ..presence(&node, 7, &[]) };
-            hear(&mut node, said);
+            node.hear(said);
             node.run();
         }
         assert_eq!(node.replica().is_ready(), complete);

@@ -38,7 +38,8 @@ use std::time::Duration;
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
 use rowcast::edge::store::Store;
-use rowcast::event::{Event, Operation, Piece};
+use rowcast::event::{Event, Fingerprint, Operation, Piece};
+use rowcast::members::Presence;
 use rowcast::position::{NodeId, Sequence, Vector};
 use rowcast::replica::{Input, Moment, Options, Replica, Worked};
 use rowcast::wire::{self, Feed, Message};
@@ -178,9 +179,26 @@ impl Node {
     }
 
     pub(crate) fn feed(&mut self, origin: NodeId, pieces: Vec<Piece>, layouts: Vec<Layout>) {
-        let frame = wire::encode(&Message::Feed(Feed { origin, pieces, layouts, before: None })).into();
+        self.feed_on(None, origin, pieces, layouts);
+    }
+
+    /// The same, put on an event.
+    pub(crate) fn feed_on(
+        &mut self,
+        before: Option<Fingerprint>,
+        origin: NodeId,
+        pieces: Vec<Piece>,
+        layouts: Vec<Layout>,
+    ) {
+        let frame = wire::encode(&Message::Feed(Feed { origin, pieces, layouts, before })).into();
         let at = self.at();
         self.replica().handle(Input::Feed { subject: origin, frame }, at);
+    }
+
+    /// Hears what a member says of itself.
+    pub(crate) fn hear(&mut self, said: Presence) {
+        let at = self.at();
+        self.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
     }
 }
 

@@ -10,6 +10,7 @@ use rowcast::flow::ingest;
 use rowcast::members::Presence;
 use rowcast::replica::{Input, Output, Worked};
 use rowcast::wire::{self, Message};
+use rowcast_schema::layout::Layout;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -93,9 +94,7 @@ pub(super) fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presenc
 #[test]
 fn a_large_group_that_waits_for_its_cause_does_not_keep_the_cause_away() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
-    let said = wire::encode(&Message::Presence(presence(&node, 7, &[(7, 1), (8, 1)])));
-    let at = node.at();
-    node.replica().handle(Input::Presence(said.into()), at);
+    node.hear(presence(&node, 7, &[(7, 1), (8, 1)]));
     let shape = layout("t", &["id", "a"]);
     let data = format!(r#"{{"id":"x","a":"{}"}}"#, "y".repeat(17 << 20));
     let mut large = piece(1, 1, vec![event(&shape, "x", Some(&data), clock::now())]);
@@ -122,8 +121,7 @@ impl OnTop {
 
     fn presence(&mut self) {
         let said = Presence { session: Uuid::from_u128(self.session), ..presence(&self.node, 8, &[(8, 20)]) };
-        let at = self.node.at();
-        self.node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
+        self.node.hear(said);
     }
 
     fn feed(&mut self) {
@@ -183,6 +181,28 @@ fn a_group_whose_author_starts_again_and_again_does_not_wait_for_ever() {
     assert_eq!(told.seconds(1, true), 20);
 }
 
+/// Two seconds in which it gets these pieces whenever it asks for events. Answers what it said of itself last.
+fn fetches(node: &mut Node, pieces: &[Piece], shape: &Layout) -> Option<Vec<u8>> {
+    let mut said = None;
+    for _ in 0..20 {
+        node.tick(Duration::from_millis(100));
+        while node.work() != Worked::Idle {}
+        for output in node.replica().take_outputs() {
+            match output {
+                Output::Ask { ask, request: Request::Fetch { .. }, .. } => {
+                    let page = Page { pieces: pieces.to_vec(), layouts: vec![shape.clone()], before: None };
+                    let frame = wire::encode(&Message::Fetched(Answer::Events(page)));
+                    let at = node.at();
+                    node.replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
+                }
+                Output::Presence(frame) => said = Some(frame),
+                _ => {}
+            }
+        }
+    }
+    said
+}
+
 /// R19: what a node sent before it was restored from an older copy holds nowhere. Its numbers may mean something else now.
 #[test]
 fn what_is_held_of_a_node_goes_when_that_starts_again() {
@@ -194,8 +214,7 @@ fn what_is_held_of_a_node_goes_when_that_starts_again() {
     };
     let hear = |node: &mut Node, session: u128, head: u64| {
         let said = Presence { session: Uuid::from_u128(session), ..presence(node, 8, &[(8, head)]) };
-        let at = node.at();
-        node.replica().handle(Input::Presence(wire::encode(&Message::Presence(said)).into()), at);
+        node.hear(said);
     };
     hear(&mut node, 1, 2);
     node.feed(node_id(8), vec![one(2, "before")], vec![shape.clone()]);
@@ -204,27 +223,67 @@ fn what_is_held_of_a_node_goes_when_that_starts_again() {
     hear(&mut node, 2, 2);
     let after = vec![one(1, "after"), one(2, "after")];
     let newest = after[1].events[0].fingerprint();
-    let mut said = None;
-    for _ in 0..20 {
-        node.tick(Duration::from_millis(100));
-        while node.work() != Worked::Idle {}
-        for output in node.replica().take_outputs() {
-            match output {
-                Output::Ask { ask, request: Request::Fetch { .. }, .. } => {
-                    let page = Page { pieces: after.clone(), layouts: vec![shape.clone()], before: None };
-                    let frame = wire::encode(&Message::Fetched(Answer::Events(page)));
-                    let at = node.at();
-                    node.replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
-                }
-                Output::Presence(frame) => said = Some(frame),
-                _ => {}
-            }
-        }
-    }
+    let said = fetches(&mut node, &after, &shape);
     assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
     let Ok(Message::Presence(said)) = wire::decode(&said.unwrap()) else { panic!("it says that it is there") };
     let told = said.fingerprints.iter().find(|(origin, _)| *origin == node_id(8));
     assert_eq!(told, Some(&(node_id(8), newest)), "what it says is its newest is what it has");
+}
+
+/// R19: nor does the beginning of a long group that is stored, whether or not this node started again meanwhile.
+#[test]
+fn the_beginning_of_a_group_goes_when_its_author_starts_again() {
+    for restarts in [false, true] {
+        let two = format!("{TABLE} {}", TABLE.replace("t(", "u("));
+        let mut node = Node::ready(&toml(&["t", "u"]), &two);
+        let shapes = ["t", "u"].map(|table| layout(table, &["id", "a"]));
+        let written = |at: usize, id: &str, value: &str| {
+            let data = format!(r#"{{"id":"{id}","a":"{value}"}}"#);
+            event(&shapes[at], id, Some(&data), clock::now())
+        };
+        let said = |session: u128, node: &Node| Presence {
+            session: Uuid::from_u128(session),
+            schema: format!("{:016x}", declaration(&toml(&["t", "u"])).hash()),
+            ..presence(node, 8, &[])
+        };
+        node.hear(said(1, &node));
+        let before = piece(1, 3, vec![written(0, "x", "before"), written(0, "y", "before")]);
+        node.feed(node_id(8), vec![before], shapes.to_vec());
+        node.run();
+        assert_eq!(node.text("SELECT count(*) AS v FROM t_Events").as_deref(), Some("2"), "stored, but for the third");
+        if restarts {
+            node.start(false);
+        }
+        node.hear(said(2, &node));
+        let after = [written(1, "x", "after"), written(0, "y", "after"), written(1, "z", "after")];
+        let pieces = after.into_iter().zip(1..).map(|(event, number)| piece(number, number, vec![event])).collect();
+        node.feed(node_id(8), pieces, shapes.to_vec());
+        node.run();
+        let rows = |table: &str| node.text(&format!("SELECT id || a AS v FROM {table} ORDER BY id"));
+        assert_eq!((rows("t").as_deref(), rows("u").as_deref()), (Some("yafter"), Some("xafter,zafter")), "{restarts}");
+        assert_eq!(node.text("SELECT count(*) AS v FROM t_Events").as_deref(), Some("1"), "{restarts}");
+    }
+}
+
+/// R19: what was on its way for longer than its author's restart is put on other events than those that came of it since.
+#[test]
+fn what_is_put_on_other_events_than_those_here_is_fetched_again() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let one = |number: u64, value: &str| {
+        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
+        piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
+    };
+    node.hear(presence(&node, 8, &[(8, 2)]));
+    let put_on = one(1, "before").events[0].fingerprint();
+    node.feed_on(Some(put_on), node_id(8), vec![one(2, "before")], vec![shape.clone()]);
+    node.run();
+    let after = vec![one(1, "after"), one(2, "after")];
+    node.feed(node_id(8), vec![after[0].clone()], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.text("SELECT a AS v FROM t").as_deref(), Some("after"), "the second one follows on another");
+    fetches(&mut node, &after, &shape);
+    assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
 }
 
 /// I7: what the others said before the connection went is no answer to a node that has loaded and asks who is there.
@@ -260,9 +319,7 @@ fn a_node_that_lost_its_connection_while_it_caught_up_asks_again_before_it_is_re
         }
     };
     let hear = |node: &mut Node, head: u64| {
-        let said = wire::encode(&Message::Presence(presence(node, 8, &[(8, head)])));
-        let at = node.at();
-        node.replica().handle(Input::Presence(said.into()), at);
+        node.hear(presence(node, 8, &[(8, head)]));
     };
     let at = node.at();
     let said = wire::encode(&Message::Presence(presence(&node, 8, &[])));

@@ -62,17 +62,6 @@ pub struct Content {
     pub cells: Option<Vec<Option<Value>>>,
 }
 
-/// An event of a long group.
-#[derive(Clone, Debug)]
-pub struct Staged {
-    /// Its identity.
-    pub id: EventId,
-    /// The event.
-    pub event: Event,
-    /// Whether its record may have events of other authors, or newer ones.
-    pub contested: bool,
-}
-
 /// Where an event is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -282,14 +271,6 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Whether an event is stored and waits for the rest of its group: neither applied nor parked.
-    pub fn is_staged(&self, table: &Replicated, id: EventId) -> Result<bool, Error> {
-        self.connection
-            .prepare_cached(&table.events.is_staged)
-            .and_then(|mut statement| statement.exists([id.to_string()]))
-            .doing_with(|| format!("look at event {id}"))
-    }
-
     /// Marks an event as applied, or not.
     pub fn set_processed(&self, table: &Replicated, id: EventId, processed: bool) -> Result<(), Error> {
         self.connection
@@ -297,42 +278,6 @@ impl<'a> Tx<'a> {
             .and_then(|mut statement| statement.execute((id.to_string(), processed)))
             .doing_with(|| format!("mark event {id}"))
             .map(drop)
-    }
-
-    /// Marks the events of one origin in a range as applied, but those that are parked.
-    pub fn set_range_processed(
-        &self,
-        table: &Replicated,
-        origin: NodeId,
-        range: (Sequence, Sequence),
-    ) -> Result<(), Error> {
-        let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        self.connection
-            .prepare_cached(&table.events.set_range_processed)
-            .and_then(|mut statement| statement.execute((first, last, self.durable.parked > 0)))
-            .doing_with(|| format!("mark the staged events of `{}`", table.name))
-            .map(drop)
-    }
-
-    /// The stored events of one origin in a range, table by table, the newest first: those of a long group.
-    pub fn staged(
-        &self,
-        table: &Replicated,
-        origin: NodeId,
-        range: (Sequence, Sequence),
-        limit: usize,
-    ) -> Result<Vec<Staged>, Error> {
-        let doing = || format!("read the staged events of `{}`", table.name);
-        let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
-        let mut statement = self.connection.prepare_cached(&table.events.staged).doing_with(doing)?;
-        let mut rows = statement.query([first, last]).doing_with(doing)?;
-        let mut found = Vec::with_capacity(limit);
-        while found.len() < limit {
-            let Some(row) = rows.next().doing_with(doing)? else { break };
-            let (id, event, _) = serve::event_of(row, &table.name)?;
-            found.push(Staged { id, event, contested: row.get("contested").doing_with(doing)? });
-        }
-        Ok(found)
     }
 
     /// Record ids that events know, after one of them, in order.

@@ -33,6 +33,15 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
+    /// Deletes at most `limit` events of `origin` that are staged. Answers how many: fewer when none is left.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
+        self.contexts.remove(&origin);
+        self.tx.discard_staged(origin, limit)
+    }
+
     /// Applies the staged events of `origin` up to `last`, and moves the position.
     ///
     /// # Errors

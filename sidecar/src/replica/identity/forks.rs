@@ -40,7 +40,7 @@ pub(super) struct Fork {
 }
 
 impl Identity {
-    /// Keeps in mind what was just received or made.
+    /// Keeps in mind what was just applied or made.
     pub(in crate::replica) fn remember(&mut self, id: EventId, fingerprint: Fingerprint) {
         if REMEMBERED_MAX <= self.remembered.len() {
             self.remembered.clear();
@@ -65,10 +65,14 @@ impl Replica {
             tracing::debug!(error = error.chain(), "an event could not be looked at");
             None
         });
+        // What is not applied may be another one soon.
+        let applied = id.sequence <= self.store.durable().vector.of(id.origin);
         match found {
-            Some(fingerprint) => self.identity.remember(id, fingerprint),
-            None if self.identity.remembered.len() < REMEMBERED_MAX => drop(self.identity.remembered.insert(id, None)),
-            None => {}
+            Some(fingerprint) if applied => self.identity.remember(id, fingerprint),
+            None if applied && self.identity.remembered.len() < REMEMBERED_MAX => {
+                self.identity.remembered.insert(id, None);
+            }
+            _ => {}
         }
         found
     }
@@ -119,7 +123,11 @@ impl Replica {
             return true;
         }
         self.note_fork(id, at);
-        self.identity.forked.get(&origin).is_none_or(|fork| fork.since + LINK_WAIT <= at.uptime)
+        let waited = self.identity.forked.get(&origin).is_none_or(|fork| fork.since + LINK_WAIT <= at.uptime);
+        if waited {
+            self.order.unlink(origin);
+        }
+        waited
     }
 
     /// The event that was first under a number is kept, for now. Its author finds out by itself, and emits the other one
@@ -241,14 +249,6 @@ impl Replica {
             *target = heads;
         }
         self.waiting.forget_mark();
-    }
-
-    /// A member has started again. Restored meanwhile, it may give the numbers of what it sent last to other events: what is held
-    /// of it is dropped, and what of that holds is fetched.
-    pub(in crate::replica) fn forget_unapplied(&mut self, origin: NodeId) {
-        let applied = self.store.durable().vector.of(origin);
-        self.order.started_again(origin);
-        self.identity.remembered.retain(|id, _| id.origin != origin || id.sequence <= applied);
     }
 
     /// Emits what this node has of an origin from a number on under its own id, and makes room for what the others have there.
