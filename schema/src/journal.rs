@@ -190,25 +190,48 @@ impl Writer<'_> {
 
     /// Journals the rows, other than the one with the key of `spared` where that is `known`, that hold what NEW claims.
     fn victims(&self, spared: &str, known: Option<&str>) -> String {
-        let mut body = String::new();
-        for unique in &self.table.uniques {
+        let same = self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name)));
+        let spared = same.chain(known.map(str::to_owned)).collect::<Vec<_>>().join(" AND ");
+        let suspects = |which: &str| {
             let key = self.key_names().map(|name| format!("held.{}", quoted(name)));
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
-            let same = self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name)));
-            let spared: Vec<String> = same.chain(known.map(str::to_owned)).collect();
+            format!("\n  {suspects} FROM {} AS held WHERE {which} AND NOT ({spared});", quoted(&self.table.name))
+        };
+        let mut body = String::new();
+        for unique in &self.table.uniques {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
             let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
             claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate)));
-            body.push_str(&format!(
-                "\n  {suspects} FROM {} AS held WHERE {} AND NOT ({});",
-                quoted(&self.table.name),
-                claim.join(" AND "),
-                spared.join(" AND ")
-            ));
+            body.push_str(&suspects(&claim.join(" AND ")));
+        }
+        // What a write claims with a NULL that a default replaces is not always known here. Then any row may be in its way.
+        let unknown: Vec<String> = self.hidden_claims().map(|column| format!("(NEW.{column} IS NULL)")).collect();
+        if !unknown.is_empty() {
+            body.push_str(&suspects(&format!("({})", balanced(unknown, " OR "))));
         }
         body
+    }
+
+    /// The columns, quoted, with which a NULL of NEW hides what is claimed: those whose default only SQLite can compute, and where
+    /// a generated column may be unique, all that it may be computed from.
+    fn hidden_claims(&self) -> impl Iterator<Item = String> {
+        let generated = |at: usize| self.table.columns[at].generated;
+        let any_generated = self.table.columns.iter().any(|column| column.generated);
+        let terms = || self.table.uniques.iter().flat_map(|unique| &unique.terms);
+        let predicates = self.table.uniques.iter().any(|unique| unique.predicate.is_some());
+        let expressions = predicates || terms().any(|term| matches!(term, Term::Expression(..)));
+        let computed = terms().any(|term| matches!(term, Term::Column(at, _) if generated(*at)));
+        let over_generated = computed || (expressions && any_generated);
+        let columns = self.table.columns.iter().enumerate().filter(|(_, column)| column.not_null && !column.generated);
+        let hides = move |at: usize, default: &str| {
+            let claims = || terms().any(|term| matches!(term, Term::Column(place, _) if *place == at));
+            over_generated || (constant(default).is_none() && (expressions || claims()))
+        };
+        columns
+            .filter(move |(at, column)| column.default.as_deref().is_some_and(|default| hides(*at, default)))
+            .map(|(_, column)| quoted(&column.name))
     }
 
     fn claimed(&self, term: &Term, predicate: Option<&str>) -> String {

@@ -51,6 +51,13 @@ impl Outcome {
         self.result.as_ref().is_err_and(|error| error.starts_with("3091 "))
     }
 
+    /// Whether SQLite says what it says where a table's triggers go on and on, or of a row whose foreign key leads to itself. What
+    /// the statement did until then may stay.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        let known = ["1 triggers nested too deep", "11 database disk image is malformed"];
+        self.result.as_ref().is_err_and(|error| known.contains(&error.as_str()))
+    }
+
     /// Whether an expression could not be computed.
     pub(crate) fn is_of_an_expression(&self) -> bool {
         self.result.as_ref().is_err_and(|error| error == "1 integer overflow" || error == "1 malformed JSON")

@@ -53,6 +53,52 @@ fn a_default_that_stands_in_for_null_evicts_like_any_other_value() {
     );
 }
 
+/// Before the write SQLite computes a generated column from the NULL, and a default that is no constant is not ours to compute.
+#[test]
+fn a_default_that_only_sqlite_can_follow_evicts_like_any_other_value() {
+    plays(
+        &["g", "f"],
+        &[
+            "CREATE TABLE g(id TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL DEFAULT 2, c INTEGER AS (n IS NULL) STORED UNIQUE)",
+            "CREATE TABLE f(id TEXT NOT NULL PRIMARY KEY, u TEXT NOT NULL DEFAULT (lower('A')), v TEXT)",
+            "CREATE UNIQUE INDEX fu ON f(u)",
+        ],
+        &[
+            "INSERT INTO g(id, n) VALUES ('before', 3)",
+            "INSERT INTO f VALUES ('before', 'a', 'x'), ('other', 'b', 'x')",
+            "work",
+            "REPLACE INTO g(id, n) VALUES ('now', NULL)",
+            "REPLACE INTO f VALUES ('now', NULL, 'y')",
+            "work",
+            "INSERT INTO g(id, n) VALUES ('never', NULL)",
+            "INSERT OR IGNORE INTO f VALUES ('ignored', NULL, 'z')",
+            "UPDATE OR REPLACE f SET u = NULL WHERE id = 'other'",
+        ],
+    );
+}
+
+/// Not ours: in a transaction SQLite leaves half of a statement behind whose triggers go on and on, unless another one keeps a
+/// statement's journal.
+#[test]
+fn a_statement_that_sqlite_breaks_off_is_the_same_with_and_without() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT)",
+            "CREATE TRIGGER own AFTER UPDATE ON t WHEN NEW.a IS NOT -9e999 BEGIN UPDATE t SET a = -9e999 WHERE id IS NEW.id; END",
+        ],
+        &[
+            "PRAGMA recursive_triggers = on",
+            "INSERT INTO t VALUES ('x', '1')",
+            "BEGIN IMMEDIATE",
+            "INSERT INTO t VALUES ('y', '1')",
+            "UPDATE t SET a = a + 1",
+            "INSERT INTO t VALUES ('z', '1')",
+            "work",
+        ],
+    );
+}
+
 /// A unique index that has the whole key in it cannot be violated, and SQLite takes none with the rowid as a target.
 #[test]
 fn an_index_with_the_rowid_in_it_stops_nothing() {
