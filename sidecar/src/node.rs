@@ -102,7 +102,8 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     let mut tasks = Tasks::new(options.stop.clone());
     let replica_options = replica_options(&config, options.first);
     let (speaks_as, identity) = watch::channel(Some(node));
-    let turning = thread::Turning { status: options.status.clone(), heartbeat: options.heartbeat, outbox, speaks_as };
+    let (status, heartbeat, watched) = (options.status.clone(), options.heartbeat, watcher.is_some());
+    let turning = thread::Turning { status, heartbeat, outbox, speaks_as, watched };
     let ended = thread::start(store, replica_options, received, turning, options.stop.clone());
     spawn_once(&mut tasks, "the node's own thread", ended);
     spawn_once(&mut tasks, "links", traffic::links(links, bus.clone(), inbox.clone(), options.stop.clone()));

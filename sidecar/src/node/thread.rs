@@ -32,10 +32,15 @@ pub(super) struct Turning {
     pub(super) outbox: mpsc::Sender<Output>,
     /// Under which id the node speaks and is asked.
     pub(super) speaks_as: watch::Sender<Option<NodeId>>,
+    /// Whether the write-ahead log is watched.
+    pub(super) watched: bool,
 }
 
 /// The longest sleep: time-outs are looked at this often.
 const TURN: Duration = limits::POLL_INTERVAL;
+
+/// The same while a READY node has had nothing to do for a while: the file watch and the bus wake it.
+const QUIET_TURN: Duration = Duration::from_millis(200);
 
 /// How long the watch does not look while a wake-up waits: a tenth of the time of a busy node was looking.
 const WATCH_PAUSE: Duration = Duration::from_micros(300);
@@ -187,6 +192,7 @@ impl Turner {
     /// Waits for something to come, unless there is work; then takes what else is there.
     fn take_inputs(&mut self, idle: bool) -> Result<(), super::inbox::Closed> {
         let mut wait = match (idle, self.resting.left(Instant::now())) {
+            (true, Duration::ZERO) if self.is_quiet() => QUIET_TURN,
             (true, Duration::ZERO) => TURN,
             (_, rest) => rest.min(TURN),
         };
@@ -202,6 +208,11 @@ impl Turner {
             self.replica.handle(input, at);
         }
         Ok(())
+    }
+
+    /// Whether nothing is to be expected that nobody wakes this thread for.
+    fn is_quiet(&self) -> bool {
+        self.turning.watched && self.busy_at.is_none() && self.replica.is_ready()
     }
 
     fn work(&mut self) -> Result<Worked, BoxError> {
