@@ -388,6 +388,7 @@ impl Replica {
         self.clock_off = self.own_clock_off(at.uptime);
         self.advance(at);
         self.watch_contexts(at);
+        self.watch_staged(at);
         self.watch_lag(at);
         self.watch_alarm(at);
         self.watch_members();

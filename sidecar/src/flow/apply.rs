@@ -19,6 +19,7 @@ use rowcast_schema::layout::Layout;
 use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
+pub use self::staged::Discarded;
 use crate::clock::{self, Timestamp};
 use crate::edge::store::{Error, Met, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
 use crate::event::{Event, EventId, Piece, Version};
@@ -35,6 +36,8 @@ pub struct Applied {
     pub events: u64,
     /// Events that were stored already.
     pub duplicates: u64,
+    /// Beginnings of groups that were deleted, in events.
+    pub discarded: u64,
     /// Events that met another one without either author knowing of the other's.
     pub conflicts: u64,
     /// Events parked.

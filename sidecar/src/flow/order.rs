@@ -155,10 +155,8 @@ impl Order {
         if piece.last() <= stored {
             return false;
         }
-        if piece.first <= stored {
-            piece.trim(stored);
-            link.before = None;
-        }
+        link.before = before_rest(&piece, stored + 1).or(link.before);
+        piece.trim(stored);
         if lane.held.get(&piece.first).is_some_and(|held| piece.last() <= held.piece.last()) {
             return false;
         }
@@ -232,8 +230,8 @@ impl Order {
             if last < next {
                 self.bytes -= held.bytes;
             } else {
+                held.link.before = before_rest(&held.piece, next).or(held.link.before);
                 held.piece.trim(next - 1);
-                held.link.before = None;
                 if let Some(replaced) = lane.held.insert(next, held) {
                     self.bytes -= replaced.bytes;
                 }
@@ -254,8 +252,11 @@ impl Order {
         let fits =
             lane.tip.is_none_or(|(last, tip)| last + 1 != next || link.before.is_none_or(|before| before == tip));
         if !fits {
-            // One of the two is from another life of its author. It is fetched again, and a beginning with all of its group.
-            if !begins {
+            // One of the two is from another life of its author. It is fetched again, and a beginning with all of its group. What
+            // stands here, or does not any more, decides then.
+            if begins {
+                lane.tip = None;
+            } else {
                 lane.drop_staged();
             }
             return None;
@@ -292,16 +293,25 @@ impl Order {
         self.lanes.iter().filter_map(tip)
     }
 
-    /// Takes in that all that was stored of `origin` and not applied is gone.
-    pub fn discarded(&mut self, origin: NodeId) {
+    /// Takes in that all that was stored of `origin` and not applied is gone, and what stands at its position.
+    pub fn discarded(&mut self, origin: NodeId, tip: Option<(Sequence, Fingerprint)>) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
             lane.leftover = false;
+            lane.tip = tip;
         }
     }
 
-    /// Lets events of `origin` follow on others than those that their author had before them.
+    /// The beginnings of groups that end beyond what anybody has said to have: up to where each is stored.
+    pub fn unfinished(&self, heads: &Vector) -> impl Iterator<Item = (NodeId, Sequence)> {
+        let unfinished = |(&origin, lane): (&NodeId, &Lane)| {
+            (lane.staged != 0 && !lane.staged_whole && heads.of(origin) < lane.staged).then_some((origin, lane.staged))
+        };
+        self.lanes.iter().filter_map(unfinished)
+    }
+
+    /// Lets events of `origin` follow on others than those that their author had before them. What is staged was looked at.
     pub fn unlink(&mut self, origin: NodeId) {
-        if let Some(lane) = self.lanes.get_mut(&origin) {
+        if let Some(lane) = self.lanes.get_mut(&origin).filter(|lane| lane.staged == 0) {
             lane.tip = None;
         }
     }
@@ -420,6 +430,12 @@ impl Order {
     pub fn origins(&self) -> BTreeSet<NodeId> {
         self.lanes.keys().copied().collect()
     }
+}
+
+/// What comes in a piece before the number that it is cut at.
+fn before_rest(piece: &Piece, first: Sequence) -> Option<Fingerprint> {
+    let at = usize::try_from(first.checked_sub(piece.first + 1)?).ok()?;
+    piece.events.get(at).map(Event::fingerprint)
 }
 
 /// Whether everything that the author had seen is applied here. Its own earlier events come first in any case.

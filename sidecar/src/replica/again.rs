@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Failure, Moment, Replica};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
+use crate::limits;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence, Vector};
 
@@ -144,8 +145,20 @@ impl Replica {
         )
     }
 
+    /// Deletes the beginnings of groups: a load that met one would take it for what it brings. A little at a time.
+    fn discard_staged(&mut self) -> Result<(), Failure> {
+        let own = self.node();
+        let vector = self.store.durable().vector.clone();
+        let origins: BTreeSet<NodeId> = vector.iter().map(|(origin, _)| origin).chain(self.order.origins()).collect();
+        for origin in origins.into_iter().filter(|origin| *origin != own) {
+            while self.store.write(|tx| tx.discard_staged(origin, limits::APPLY_ROWS_MAX))? == limits::APPLY_ROWS_MAX {}
+        }
+        Ok(())
+    }
+
     fn begin_loading_again(&mut self, leaves: Option<NodeId>, at: Moment) -> Result<(), Failure> {
         self.identity.forget_audits();
+        self.discard_staged()?;
         let heads = self.members.heads(at.uptime);
         let left: BTreeSet<NodeId> = self.retention.left.iter().copied().chain(leaves).collect();
         self.store.write(|tx| {

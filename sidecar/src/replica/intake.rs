@@ -8,7 +8,7 @@ use super::{Failure, Moment, Output, Replica, Worked, left_by};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
-use crate::flow::apply::Applier;
+use crate::flow::apply::{Applier, Discarded};
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
 use crate::flow::ingest::{self, Ingested};
@@ -28,6 +28,8 @@ pub(super) struct Waiting {
     /// Silent origins of which nobody has what was waited for, and how far somebody had them then. One wait is enough: what
     /// else a group lacks of them is not waited for again.
     gone: BTreeMap<NodeId, Sequence>,
+    /// The beginnings of groups of which nobody says to have the rest, up to where each is stored, and since when.
+    unfinished: BTreeMap<NodeId, (Sequence, Duration)>,
     /// What was known to exist, and is not all here.
     mark: Option<(Vector, Duration)>,
     /// The gap has stayed open for too long.
@@ -51,6 +53,9 @@ impl Waiting {
 
 /// How long a node that was READY may lag behind what is known to exist before it is in doubt.
 const LAG_MAX: Duration = Duration::from_secs(15);
+
+/// How long it is waited for somebody to say that he has the group whose beginning is stored here. Presence comes every second.
+const STAGED_WAIT: Duration = Duration::from_secs(5);
 
 /// How long an alarm counts that is not seen again. Presence comes every second.
 const ALARM_TIME: Duration = Duration::from_secs(15);
@@ -286,9 +291,12 @@ impl Replica {
             Turn::Applied(applied) => applied,
             Turn::Ingested(page) => return self.ingested(page, at),
         };
-        for (id, fingerprint) in self.order.tips() {
-            if id.sequence == self.store.durable().vector.of(id.origin) {
-                self.identity.remember(id, fingerprint);
+        // What was stored already may be another one than what came.
+        if applied.duplicates == 0 {
+            for (id, fingerprint) in self.order.tips() {
+                if id.sequence == self.store.durable().vector.of(id.origin) {
+                    self.identity.remember(id, fingerprint);
+                }
             }
         }
         self.drained = true;
@@ -297,7 +305,10 @@ impl Replica {
             let took = at.wall.millis().saturating_sub(applied.newest.millis());
             metrics::REPLICATION_SECONDS.record(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
         }
-        let (rows, own) = (applied.events + applied.duplicates, applied.ingested.iter().map(|done| done.events).sum());
+        let (rows, own) = (
+            applied.events + applied.duplicates + applied.discarded,
+            applied.ingested.iter().map(|done| done.events).sum(),
+        );
         self.fitting.applied(usize::try_from(rows).unwrap_or(usize::MAX), own);
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
@@ -342,6 +353,21 @@ impl Replica {
                     tracing::warn!(%origin, first, lacks, "nobody has what the author of a group had seen; it is applied without");
                 }
                 self.order.waive(group.origin, group.first);
+            }
+        }
+    }
+
+    /// The beginning of a group that nobody has whole is from before its author was restored: what has its numbers now is fetched.
+    /// Only whole groups are sent, so that its author's next word tells of it.
+    pub(super) fn watch_staged(&mut self, at: Moment) {
+        let heads = self.members.heads(at.uptime);
+        let unfinished: Vec<(NodeId, Sequence)> = self.order.unfinished(&heads).filter(|_| self.connected).collect();
+        self.waiting.unfinished.retain(|origin, (staged, _)| unfinished.contains(&(*origin, *staged)));
+        for (origin, staged) in unfinished {
+            let (_, since) = *self.waiting.unfinished.entry(origin).or_insert((staged, at.uptime));
+            if since + STAGED_WAIT <= at.uptime {
+                self.waiting.unfinished.remove(&origin);
+                self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
             }
         }
     }
@@ -448,13 +474,10 @@ fn apply(
         while rows < rows_max && bytes < bytes_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
             match step {
-                Step::Discard(origin) => {
-                    let gone = applier.discard_staged(origin, limits::APPLY_ROWS_MAX)?;
-                    rows += gone;
-                    if gone < limits::APPLY_ROWS_MAX {
-                        order.discarded(origin);
-                    }
-                }
+                Step::Discard(origin) => match applier.discard_staged(origin, rows_max - rows)? {
+                    Discarded::Some => rows = rows_max,
+                    Discarded::All(tip) => order.discarded(origin, tip),
+                },
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();

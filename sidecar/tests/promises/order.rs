@@ -286,6 +286,29 @@ fn what_is_put_on_other_events_than_those_here_is_fetched_again() {
     assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
 }
 
+/// R19: the beginning came after its author's restart, and nobody has the rest. What they have instead is asked for.
+#[test]
+fn the_beginning_of_a_group_that_nobody_has_does_not_keep_what_others_have_waiting() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let one = |number: u64, value: &str| {
+        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
+        event(&shape, &format!("k{number}"), Some(&data), clock::now())
+    };
+    node.hear(presence(&node, 8, &[(8, 2)]));
+    let before = (1..=3).map(|number| one(number, "before")).collect();
+    node.feed(node_id(8), vec![piece(1, 6, before)], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.text("SELECT count(*) AS v FROM t_Events").as_deref(), Some("3"));
+    let after: Vec<Piece> = (1..=2).map(|number| piece(number, number, vec![one(number, "after")])).collect();
+    for _ in 0..6 {
+        node.hear(presence(&node, 8, &[(8, 2)]));
+        fetches(&mut node, &after, &shape);
+    }
+    assert_eq!(node.text("SELECT a AS v FROM t ORDER BY id").as_deref(), Some("after,after"));
+    assert_eq!(node.text("SELECT count(*) AS v FROM t_Events").as_deref(), Some("2"));
+}
+
 /// I7: what the others said before the connection went is no answer to a node that has loaded and asks who is there.
 #[test]
 fn a_node_that_has_taken_a_database_is_not_ready_without_a_connection() {

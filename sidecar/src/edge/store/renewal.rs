@@ -127,6 +127,7 @@ impl Tx<'_> {
                 .execute(&format!("DELETE FROM {table} WHERE ?1 <= id AND id <= ?2"), [&after, &end])
                 .doing("forget the beginning of a group")?;
         }
+        self.discard_contexts(origin, last)?;
         self.end_group_before(origin, first)?;
         let stored = self.count_events(origin, first, last)?;
         let mut context = serve::context(self.connection, EventId { origin, sequence: first })?

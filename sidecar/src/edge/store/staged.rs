@@ -4,10 +4,11 @@ use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
 
 use super::error::{Doing as _, Error};
+use super::fingerprints;
 use super::replicated::Replicated;
 use super::serve;
 use super::tx::{Tx, signed};
-use crate::event::{Event, EventId};
+use crate::event::{Event, EventId, Fingerprint};
 use crate::position::{NodeId, Sequence};
 
 /// An event of a long group.
@@ -66,8 +67,8 @@ impl Tx<'_> {
         Ok(found)
     }
 
-    /// Deletes events of `origin` that are stored beyond its position, and neither applied nor parked: at most `limit` of
-    /// each table. Answers how many: fewer when none is left. What a load brought of it stays: that is applied.
+    /// Deletes events of `origin` that are stored beyond its position, and neither applied nor parked: at most `limit`.
+    /// Answers how many: fewer when none is left. What a load brought of it stays: that is applied.
     pub fn discard_staged(&self, origin: NodeId, limit: usize) -> Result<usize, Error> {
         const DOING: &str = "delete the beginning of a group";
         assert!(origin != self.durable.node, "bug: a node stages nothing of its own");
@@ -86,17 +87,35 @@ impl Tx<'_> {
                     "DELETE FROM {table} WHERE id IN
                        (SELECT id FROM {table} WHERE ?1 <= id AND id <= ?2 {staged} ORDER BY id LIMIT ?3)"
                 ))
-                .and_then(|mut statement| statement.execute((&first, &last, limit)))
+                .and_then(|mut statement| statement.execute((&first, &last, limit - gone)))
                 .doing(DOING)?;
         }
         if gone > 0 {
-            self.connection
-                .execute(
-                    "DELETE FROM _rowcast_contexts WHERE origin = ?1 AND ?2 < first",
-                    (origin.to_string(), signed(applied)),
-                )
-                .doing(DOING)?;
+            self.discard_contexts(origin, applied)?;
         }
         Ok(gone)
+    }
+
+    /// Deletes what was noted of what the authors of events beyond `last` had seen: it comes again with them.
+    pub(super) fn discard_contexts(&self, origin: NodeId, last: Sequence) -> Result<(), Error> {
+        self.connection
+            .execute(
+                "DELETE FROM _rowcast_contexts WHERE origin = ?1 AND ?2 < first",
+                (origin.to_string(), signed(last)),
+            )
+            .doing("delete the contexts of events that are gone")
+            .map(drop)
+    }
+
+    /// The fingerprint of the event at the position of `origin`, where it is stored.
+    pub fn tip(&self, origin: NodeId) -> Result<Option<(Sequence, Fingerprint)>, Error> {
+        let sequence = self.durable.vector.of(origin);
+        let tables = self.tables().with_events(self.connection)?;
+        let found = fingerprints::fingerprint(
+            self.connection,
+            tables.iter().map(String::as_str),
+            EventId { origin, sequence },
+        )?;
+        Ok(found.map(|fingerprint| (sequence, fingerprint)))
     }
 }

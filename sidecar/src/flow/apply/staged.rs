@@ -9,9 +9,18 @@ use rowcast_schema::layout::Layout;
 use super::{Applier, Arriving};
 use crate::clock::Timestamp;
 use crate::edge::store::{Error, Place, Staged};
-use crate::event::{EventId, Piece};
+use crate::event::{EventId, Fingerprint, Piece};
 use crate::limits;
 use crate::position::{NodeId, Sequence};
+
+/// What a deletion of what is staged came to.
+#[derive(Debug)]
+pub enum Discarded {
+    /// There may be more.
+    Some,
+    /// None is left, and this is the event at the position, where it is stored.
+    All(Option<(Sequence, Fingerprint)>),
+}
 
 impl Applier<'_, '_> {
     /// Stores a piece of a long group without applying it. The position does not move.
@@ -33,13 +42,15 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
-    /// Deletes at most `limit` events of `origin` that are staged. Answers how many: fewer when none is left.
+    /// Deletes at most `limit` events of `origin` that are staged. Answers what stands at its position once none is left.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
+    pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<Discarded, Error> {
         self.contexts.remove(&origin);
-        self.tx.discard_staged(origin, limit)
+        let gone = self.tx.discard_staged(origin, limit)?;
+        self.done.discarded += gone as u64;
+        if gone < limit { Ok(Discarded::All(self.tx.tip(origin)?)) } else { Ok(Discarded::Some) }
     }
 
     /// Applies the staged events of `origin` up to `last`, and moves the position.

@@ -30,7 +30,7 @@ fn carry_out(order: &mut Order, applied: &mut Vector) -> Vec<(NodeId, Sequence)>
     let mut done = Vec::new();
     while let Some(step) = order.next(applied) {
         match step {
-            Step::Discard(origin) => order.discarded(origin),
+            Step::Discard(origin) => order.discarded(origin, None),
             Step::Apply(origin, piece, _) => {
                 assert_eq!(piece.first, applied.of(origin) + 1, "in sequence, without a gap");
                 applied.set(origin, piece.last());
@@ -129,6 +129,31 @@ fn the_beginning_of_a_group_goes_where_its_rest_is_put_on_something_else() {
     }
     assert_eq!(order.next(&applied), Some(Step::Discard(node(1))), "what is stored goes before anything else comes");
     assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 3)]);
+}
+
+/// What overlaps with the beginning says itself what its rest is put on.
+#[test]
+fn nor_does_the_rest_of_another_life_pass_where_it_overlaps() {
+    let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
+    let other = |first: Sequence, last: Sequence| {
+        let mut other = piece(first, last, 4, &[]);
+        other.events.iter_mut().for_each(|event| event.record_id = "2".into());
+        other
+    };
+    for (piece, link) in linked(vec![piece(1, 2, 6, &[])], None) {
+        order.offer(node(1), (piece, link), &none, &applied);
+    }
+    assert_eq!(carry_out(&mut order, &mut applied), []);
+    for (piece, link) in linked(vec![other(1, 1), other(2, 4)], None) {
+        order.offer(node(1), (piece, link), &none, &applied);
+    }
+    assert_eq!(carry_out(&mut order, &mut applied), [], "3 is put on another 2");
+    order.lowered(node(1), 4);
+    assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 1, last: 4 }]);
+    for (piece, link) in linked(vec![other(1, 1), other(2, 4)], None) {
+        order.offer(node(1), (piece, link), &none, &applied);
+    }
+    assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 4)]);
 }
 
 #[test]

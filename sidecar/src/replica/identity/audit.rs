@@ -71,6 +71,7 @@ impl Identity {
     pub(in crate::replica) fn forget_audits(&mut self) {
         self.dispute.take_if(|search| search.audits.is_some());
         self.audited.same.clear();
+        self.remembered.clear();
     }
 }
 
