@@ -11,12 +11,12 @@
 //!   where a foreign key's CASCADE or SET NULL comes back to the row. There ours read the row back from the table, and
 //!   journal a delete as a suspect.
 
-use crate::OWN_PREFIX;
-use crate::identifier::{quoted, quoted_list};
+use crate::identifier::{literal, quoted, quoted_list};
 use crate::layout::Layout;
 use crate::record::Collation;
 use crate::table::{Column, Table, Term, Unique};
 use crate::value::Affinity;
+use crate::{OWN_PREFIX, definition};
 
 /// The journal's name.
 pub const JOURNAL: &str = "_rowcast_journal";
@@ -197,44 +197,85 @@ impl Writer<'_> {
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
             format!("\n  {suspects} FROM {} AS held WHERE {which} AND NOT ({spared});", quoted(&self.table.name))
         };
+        let (elements, _) = definition::split_list(&self.table.sql);
         let mut body = String::new();
         for unique in &self.table.uniques {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
             let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
-            claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate)));
+            claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate, known.is_some())));
             body.push_str(&suspects(&claim.join(" AND ")));
-        }
-        // What a write claims with a NULL that a default replaces is not always known here. Then any row may be in its way.
-        let unknown: Vec<String> = self.hidden_claims().map(|column| format!("(NEW.{column} IS NULL)")).collect();
-        if !unknown.is_empty() {
-            body.push_str(&suspects(&format!("({})", balanced(unknown, " OR "))));
+            // Then any row may be in its way that has the rest.
+            if let Some(hidden) = self.hidden_claims(unique, &elements) {
+                body.push_str(&suspects(&hidden));
+            }
         }
         body
     }
 
-    /// The columns, quoted, with which a NULL of NEW hides what is claimed: those whose default only SQLite can compute, and where
-    /// a generated column may be unique, all that it may be computed from.
-    fn hidden_claims(&self) -> impl Iterator<Item = String> {
-        let generated = |at: usize| self.table.columns[at].generated;
-        let any_generated = self.table.columns.iter().any(|column| column.generated);
-        let terms = || self.table.uniques.iter().flat_map(|unique| &unique.terms);
-        let predicates = self.table.uniques.iter().any(|unique| unique.predicate.is_some());
-        let expressions = predicates || terms().any(|term| matches!(term, Term::Expression(..)));
-        let computed = terms().any(|term| matches!(term, Term::Column(at, _) if generated(*at)));
-        let over_generated = computed || (expressions && any_generated);
-        let columns = self.table.columns.iter().enumerate().filter(|(_, column)| column.not_null && !column.generated);
-        let hides = move |at: usize, default: &str| {
-            let claims = || terms().any(|term| matches!(term, Term::Column(place, _) if *place == at));
-            over_generated || (constant(default).is_none() && (expressions || claims()))
+    /// What tells that it is not known here what NEW claims of a unique index: a NULL that a default replaces which only SQLite can
+    /// compute, or from which a generated column is computed. None for nearly every index.
+    fn hidden_claims(&self, unique: &Unique, elements: &[String]) -> Option<String> {
+        let columns = &self.table.columns;
+        let is_term =
+            |at: usize| unique.terms.iter().any(|term| matches!(term, Term::Column(place, _) if *place == at));
+        let expressions = unique.terms.iter().filter_map(|term| match term {
+            Term::Expression(text, _) => Some(text.as_str()),
+            Term::Column(..) => None,
+        });
+        let texts: Vec<&str> = expressions.chain(unique.predicate.as_deref()).collect();
+        let named = |texts: &[&str], name: &str| texts.iter().any(|text| definition::names(text, name));
+        // A generated column may be computed from another one.
+        let mut generated: Vec<(usize, &str)> = Vec::new();
+        loop {
+            let known = generated.len();
+            for (at, column) in columns.iter().enumerate().filter(|(_, column)| column.generated) {
+                let by_another = generated.iter().any(|(_, text)| definition::names(text, &column.name));
+                let new = !generated.iter().any(|(place, _)| *place == at);
+                if new && (by_another || is_term(at) || named(&texts, &column.name)) {
+                    generated.push((at, definition::of_column(elements, &column.name, &self.table.sql)));
+                }
+            }
+            if generated.len() == known {
+                break;
+            }
+        }
+        let definitions: Vec<&str> = generated.iter().map(|(_, text)| *text).collect();
+        let hides = |(at, column): &(usize, &Column)| {
+            let Some(default) = column.default.as_deref().filter(|_| column.not_null && !column.generated) else {
+                return false;
+            };
+            let of_chance = ["random", "uuid"].iter().any(|word| default.to_ascii_lowercase().contains(word));
+            let computed = constant(default).is_none() && !of_chance;
+            named(&definitions, &column.name) || (computed && (is_term(*at) || named(&texts, &column.name)))
         };
-        columns
-            .filter(move |(at, column)| column.default.as_deref().is_some_and(|default| hides(*at, default)))
-            .map(|(_, column)| quoted(&column.name))
+        let hidden = columns.iter().enumerate().filter(hides);
+        let hidden: Vec<String> = hidden.map(|(_, column)| format!("(NEW.{} IS NULL)", quoted(&column.name))).collect();
+        if hidden.is_empty() {
+            return None;
+        }
+        let plain = unique.terms.iter().filter(|term| match term {
+            Term::Column(at, _) => !columns[*at].generated && !hides(&(*at, &columns[*at])),
+            Term::Expression(..) => false,
+        });
+        let known: Vec<String> = plain.map(|term| self.claimed(term, None, false)).collect();
+        let hidden = format!("({})", balanced(hidden, " OR "));
+        Some(known.into_iter().chain([hidden]).collect::<Vec<_>>().join(" AND "))
     }
 
-    fn claimed(&self, term: &Term, predicate: Option<&str>) -> String {
+    /// The key of a row that is about to be inserted: before that, one that SQLite gives reads -1.
+    fn number(&self, column: &Column) -> String {
+        let (key, table) = (quoted(&column.name), quoted(&self.table.name));
+        let mut greatest = format!("ifnull((SELECT max({key}) FROM {table}), 0)");
+        if self.table.autoincrement {
+            let name = literal(&self.table.name);
+            greatest = format!("max({greatest}, ifnull((SELECT seq FROM sqlite_sequence WHERE name = {name}), 0))");
+        }
+        format!("CASE NEW.{key} WHEN -1 THEN {greatest} + 1 ELSE NEW.{key} END")
+    }
+
+    fn claimed(&self, term: &Term, predicate: Option<&str>, inserting: bool) -> String {
         match term {
             Term::Column(at, collation) => {
                 let column = &self.table.columns[*at];
@@ -242,8 +283,14 @@ impl Writer<'_> {
             }
             // The inner scope gives the unqualified names of the expression the values of NEW.
             Term::Expression(text, collation) => {
-                let columns = self.table.columns.iter();
-                let names = columns.map(|column| format!("{} AS {}", brought(column), quoted(&column.name)));
+                let texts = [Some(text.as_str()), predicate];
+                let named = |name: &str| texts.iter().flatten().any(|text| definition::names(text, name));
+                let value = |(at, column): (usize, &Column)| {
+                    let numbered = inserting && self.table.has_integer_key() && self.table.key == [at];
+                    if numbered && named(&column.name) { self.number(column) } else { brought(column) }
+                };
+                let columns = self.table.columns.iter().enumerate();
+                let names = columns.map(|(at, column)| format!("{} AS {}", value((at, column)), quoted(&column.name)));
                 // What a partial index leaves out is not computed for NEW either: CASE is SQLite's only promise of that.
                 let value = match predicate {
                     Some(predicate) => format!("CASE WHEN ({predicate}) THEN ({text}) END"),
@@ -356,6 +403,28 @@ mod tests {
         for text in ["\"name\"", "own()", "1 + own()", "lower('A')", ""] {
             assert_eq!(taken(text), None, "{text}");
         }
+    }
+
+    /// A NULL that hides a claim makes the whole table suspect: only where the index has to do with it, and chance has not.
+    #[test]
+    fn a_null_is_suspect_only_where_it_hides_what_an_index_claims() {
+        let hides = |default: &str, terms: Vec<Term>, predicate: Option<&str>| {
+            let mut table = example("t", &["id", "email", "made"], &["id"]);
+            table.columns[2].not_null = true;
+            table.columns[2].default = Some(default.into());
+            table.uniques = vec![Unique { index: "u".into(), terms, predicate: predicate.map(str::to_owned) }];
+            text(&table).contains(r#"(NEW."made" IS NULL)"#)
+        };
+        let email = || vec![Term::Column(1, "BINARY".into())];
+        let made = || vec![Term::Column(2, "BINARY".into())];
+        let expression = |text: &str| vec![Term::Expression(text.into(), "BINARY".into())];
+        assert!(!hides("datetime('now')", email(), Some("email IS NOT NULL")));
+        assert!(!hides("datetime('now')", expression("lower(email)"), None));
+        assert!(!hides("lower(hex(randomblob(16)))", made(), None));
+        assert!(!hides("'word'", made(), None));
+        assert!(hides("datetime('now')", made(), None));
+        assert!(hides("datetime('now')", expression("lower(MADE)"), None));
+        assert!(hides("datetime('now')", email(), Some("\"made\" > 0")));
     }
 
     #[test]

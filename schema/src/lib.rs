@@ -14,12 +14,13 @@
 //! - [`declaration`]: the schema TOML, read and checked;
 //! - [`table`]: the shape of a table, as SQLite describes it, and why a table cannot be replicated;
 //! - [`layout`]: which columns of a table are captured, under one number that is the same on every node;
-//! - [`identifier`]: quoting of names;
+//! - [`identifier`]: quoting of names; [`definition`]: what of a CREATE statement has to be read as text;
 //! - [`value`], [`record`]: a typed cell, a record's key, a row as JSON;
 //! - [`bookkeeping`], [`journal`], [`event_table`]: the tables and triggers that Rowcast makes.
 
 pub mod bookkeeping;
 pub mod declaration;
+pub mod definition;
 pub mod event_table;
 pub mod identifier;
 pub mod journal;

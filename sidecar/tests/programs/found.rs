@@ -77,6 +77,30 @@ fn a_default_that_only_sqlite_can_follow_evicts_like_any_other_value() {
     );
 }
 
+/// The number that SQLite gives a row is not known before, and what is unique may be computed from it.
+#[test]
+fn a_number_that_sqlite_gives_evicts_like_any_other_value() {
+    plays(
+        &["t", "a"],
+        &[
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)",
+            "CREATE UNIQUE INDEX tu ON t(id % 3)",
+            "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, x TEXT)",
+            "CREATE UNIQUE INDEX au ON a(id % 3) WHERE id > 0",
+        ],
+        &[
+            "INSERT INTO a VALUES (5, 'gone'), (1, 'one')",
+            "DELETE FROM a WHERE id = 5",
+            "work",
+            "REPLACE INTO t(x) VALUES ('1'), ('2'), ('3'), ('4'), ('5')",
+            "work",
+            "REPLACE INTO a(x) VALUES ('6'), ('7')",
+            "REPLACE INTO a VALUES (10, 'ten'), (-1, 'minus')",
+            "REPLACE INTO t VALUES (7, 'seven')",
+        ],
+    );
+}
+
 /// Not ours: in a transaction SQLite leaves half of a statement behind whose triggers go on and on, unless another one keeps a
 /// statement's journal.
 #[test]

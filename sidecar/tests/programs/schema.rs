@@ -271,6 +271,7 @@ impl Maker<'_> {
         if default {
             self.hit("column: DEFAULT");
             line.push_str(match declared {
+                "TEXT" if self.chance(1, 3) => " DEFAULT (lower('D'))",
                 "TEXT" => " DEFAULT 'd'",
                 "BLOB" => " DEFAULT x'64'",
                 _ => " DEFAULT (1 + 1)",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rowcast_schema::OWN_PREFIX;
+use rowcast_schema::definition::split_list;
 use rowcast_schema::table::{Column, Kind, Table, Term, Unique};
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -183,7 +184,7 @@ fn terms(connection: &Connection, index: &str, sql: Option<&str>) -> rusqlite::R
 
 /// The texts between the commas of a CREATE INDEX statement's list, without COLLATE, ASC and DESC at their ends.
 fn indexed_terms(sql: &str) -> Vec<String> {
-    split_list(sql).0
+    split_list(sql).0.iter().map(|term| bare(term)).collect()
 }
 
 /// The text behind WHERE, if the index is a partial one.
@@ -191,51 +192,6 @@ fn predicate(sql: &str) -> Option<String> {
     let rest = split_list(sql).1.trim_start();
     let (word, predicate) = rest.split_at_checked(5)?;
     word.eq_ignore_ascii_case("WHERE").then(|| predicate.trim().to_owned())
-}
-
-/// The terms of the list, bare, and what follows the list.
-fn split_list(sql: &str) -> (Vec<String>, &str) {
-    let Some(open) = list_start(sql) else { return (Vec::new(), "") };
-    let mut rest = "";
-    let (mut terms, mut term, mut depth) = (Vec::new(), String::new(), 0_usize);
-    let mut quote: Option<char> = None;
-    for (at, character) in sql[open + 1..].char_indices() {
-        match (quote, character) {
-            (Some(end), _) if character == end => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"' | '`') => quote = Some(character),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => depth += 1,
-            (None, ')') if depth == 0 => {
-                rest = &sql[open + 1 + at + 1..];
-                break;
-            }
-            (None, ')') => depth -= 1,
-            (None, ',') if depth == 0 => {
-                terms.push(std::mem::take(&mut term));
-                continue;
-            }
-            (None, _) => {}
-        }
-        term.push(character);
-    }
-    terms.push(term);
-    (terms.iter().map(|term| bare(term)).collect(), rest)
-}
-
-/// Where the list opens: the first parenthesis outside quotes.
-fn list_start(sql: &str) -> Option<usize> {
-    let mut quote: Option<char> = None;
-    for (at, character) in sql.char_indices() {
-        match (quote, character) {
-            (Some(end), _) if character == end => quote = None,
-            (None, '\'' | '"' | '`') => quote = Some(character),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => return Some(at),
-            _ => {}
-        }
-    }
-    None
 }
 
 /// The term without the words that order or collate it.
