@@ -192,6 +192,8 @@ impl Order {
             if head < lane.staged {
                 lane.drop_staged();
             }
+            let dropped = lane.held.extract_if(.., |_, held| head < held.piece.last());
+            self.bytes -= dropped.map(|(_, held)| held.bytes).sum::<usize>();
         }
     }
 
@@ -307,6 +309,13 @@ impl Order {
             (lane.staged != 0 && !lane.staged_whole && heads.of(origin) < lane.staged).then_some((origin, lane.staged))
         };
         self.lanes.iter().filter_map(unfinished)
+    }
+
+    /// Forgets what was released last of `origin`: another event may be stored under its number.
+    pub fn forget_tip(&mut self, origin: NodeId) {
+        if let Some(lane) = self.lanes.get_mut(&origin) {
+            lane.tip = None;
+        }
     }
 
     /// Lets events of `origin` follow on others than those that their author had before them. What is staged was looked at.

@@ -291,12 +291,9 @@ impl Replica {
             Turn::Applied(applied) => applied,
             Turn::Ingested(page) => return self.ingested(page, at),
         };
-        // What was stored already may be another one than what came.
-        if applied.duplicates == 0 {
-            for (id, fingerprint) in self.order.tips() {
-                if id.sequence == self.store.durable().vector.of(id.origin) {
-                    self.identity.remember(id, fingerprint);
-                }
+        for (id, fingerprint) in self.order.tips() {
+            if id.sequence == self.store.durable().vector.of(id.origin) {
+                self.identity.remember(id, fingerprint);
             }
         }
         self.drained = true;
@@ -358,10 +355,17 @@ impl Replica {
     }
 
     /// The beginning of a group that nobody has whole is from before its author was restored: what has its numbers now is fetched.
-    /// Only whole groups are sent, so that its author's next word tells of it.
+    /// Only whole groups are sent, so that its author's next word tells of it. While the author is silent, and nobody has anything
+    /// that the beginning is in the way of, it stays.
     pub(super) fn watch_staged(&mut self, at: Moment) {
         let heads = self.members.heads(at.uptime);
-        let unfinished: Vec<(NodeId, Sequence)> = self.order.unfinished(&heads).filter(|_| self.connected).collect();
+        let applied = &self.store.durable().vector;
+        let in_the_way = |origin: NodeId| {
+            let speaks = self.members.live(at.uptime).any(|member| member.presence.node == origin);
+            self.connected && (speaks || applied.of(origin) < heads.of(origin))
+        };
+        let unfinished = self.order.unfinished(&heads).filter(|(origin, _)| in_the_way(*origin));
+        let unfinished: Vec<(NodeId, Sequence)> = unfinished.collect();
         self.waiting.unfinished.retain(|origin, (staged, _)| unfinished.contains(&(*origin, *staged)));
         for (origin, staged) in unfinished {
             let (_, since) = *self.waiting.unfinished.entry(origin).or_insert((staged, at.uptime));
@@ -473,20 +477,30 @@ fn apply(
         applier.done.ingested = drained;
         while rows < rows_max && bytes < bytes_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
+            let known = applier.done.duplicates;
             match step {
                 Step::Discard(origin) => match applier.discard_staged(origin, rows_max - rows)? {
                     Discarded::Some => rows = rows_max,
-                    Discarded::All(tip) => order.discarded(origin, tip),
+                    Discarded::All(gone, tip) => {
+                        rows += gone;
+                        order.discarded(origin, tip);
+                    }
                 },
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();
                     applier.group(origin, &group, &layouts)?;
+                    if known < applier.done.duplicates {
+                        order.forget_tip(origin); // What was stored already may be another one than what came.
+                    }
                 }
                 Step::Stage(origin, piece, layouts) => {
                     rows += piece.events.len();
                     bytes += piece.size();
                     applier.stage(origin, &piece, &layouts)?;
+                    if known < applier.done.duplicates {
+                        order.forget_tip(origin);
+                    }
                     let staged = piece.last() - applier.position().of(origin);
                     let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;
                     order.staged(origin, piece.last(), &piece.context, whole);

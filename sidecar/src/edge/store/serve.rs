@@ -156,9 +156,6 @@ pub(super) fn adopt_strays(connection: &Connection, table: &str) -> Result<(), E
     if !waits {
         return Ok(());
     }
-    // Of a group that is not whole here they are fetched with all of it.
-    let beyond = "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE AND sequence_number >
-         ifnull((SELECT position FROM _rowcast_positions WHERE origin = source_node_id), 0)";
     let events = identifier::quoted(&event_table::name(table));
     let move_events = format!(
         "INSERT INTO {events} (id, operation_type, record_id, data, timestamp, source_node_id, processed, sequence_number, layout, changed, group_last)
@@ -168,8 +165,7 @@ pub(super) fn adopt_strays(connection: &Connection, table: &str) -> Result<(), E
     let park = "INSERT INTO _rowcast_parked (event, table_name, record_id, reason, detail, parked_at, timestamp)
          SELECT id, ?1, record_id, 'schema', 'it came before the table was declared here', (timestamp >> 31) * 1000, timestamp
          FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (event) DO NOTHING";
-    for sql in [beyond, move_events.as_str(), park, "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE"]
-    {
+    for sql in [move_events.as_str(), park, "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE"] {
         connection.execute(sql, [table]).doing(format!("take up the events of `{table}` that came before"))?;
     }
     tracing::info!(table, "took up events that came before the table was declared here");

@@ -18,8 +18,8 @@ use crate::position::{NodeId, Sequence};
 pub enum Discarded {
     /// There may be more.
     Some,
-    /// None is left, and this is the event at the position, where it is stored.
-    All(Option<(Sequence, Fingerprint)>),
+    /// None is left of so many, and this is the event at the position, where it is stored.
+    All(usize, Option<(Sequence, Fingerprint)>),
 }
 
 impl Applier<'_, '_> {
@@ -50,7 +50,7 @@ impl Applier<'_, '_> {
         self.contexts.remove(&origin);
         let gone = self.tx.discard_staged(origin, limit)?;
         self.done.discarded += gone as u64;
-        if gone < limit { Ok(Discarded::All(self.tx.tip(origin)?)) } else { Ok(Discarded::Some) }
+        if gone < limit { Ok(Discarded::All(gone, self.tx.tip(origin)?)) } else { Ok(Discarded::Some) }
     }
 
     /// Applies the staged events of `origin` up to `last`, and moves the position.
