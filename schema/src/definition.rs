@@ -1,72 +1,110 @@
 //! The text of CREATE statements, as far as it has to be read: SQLite describes the rest itself.
 
-/// What stands between the commas of the first list of a CREATE statement, and what follows the list.
+/// What stands between the commas of the first list of a CREATE statement, with spaces for comments, and what follows the list.
 pub fn split_list(sql: &str) -> (Vec<String>, &str) {
-    let Some(open) = list_start(sql) else { return (Vec::new(), "") };
-    let mut rest = "";
     let (mut terms, mut term, mut depth) = (Vec::new(), String::new(), 0_usize);
-    let mut quote: Option<char> = None;
-    for (at, character) in sql[open + 1..].char_indices() {
-        match (quote, character) {
-            (Some(end), _) if character == end => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"' | '`') => quote = Some(character),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => depth += 1,
-            (None, ')') if depth == 0 => {
-                rest = &sql[open + 1 + at + 1..];
-                break;
+    for (at, part) in parts(sql) {
+        match part {
+            Part::Plain('(') => {
+                depth += 1;
+                if depth == 1 {
+                    continue;
+                }
             }
-            (None, ')') => depth -= 1,
-            (None, ',') if depth == 0 => {
+            Part::Plain(')') => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    terms.push(term);
+                    return (terms, &sql[at + 1..]);
+                }
+            }
+            Part::Plain(',') if depth == 1 => {
                 terms.push(std::mem::take(&mut term));
                 continue;
             }
-            (None, _) => {}
+            Part::Plain(_) | Part::Quoted(_) | Part::Comment => {}
         }
-        term.push(character);
+        match part {
+            _ if depth == 0 => {}
+            Part::Plain(character) | Part::Quoted(character) => term.push(character),
+            Part::Comment => term.push(' '),
+        }
     }
-    terms.push(term);
-    (terms, rest)
+    (terms, "")
 }
 
-/// Where the list opens: the first parenthesis outside quotes.
-fn list_start(sql: &str) -> Option<usize> {
-    let mut quote: Option<char> = None;
-    for (at, character) in sql.char_indices() {
-        match (quote, character) {
-            (Some(end), _) if character == end => quote = None,
-            (None, '\'' | '"' | '`') => quote = Some(character),
-            (None, '[') => quote = Some(']'),
-            (None, '(') => return Some(at),
-            _ => {}
-        }
+/// A character of SQL, by where it stands.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Plain(char),
+    /// In quotes, or one of them.
+    Quoted(char),
+    Comment,
+}
+
+/// The characters of a statement, each with its place.
+fn parts(sql: &str) -> impl Iterator<Item = (usize, Part)> {
+    #[derive(Clone, Copy)]
+    enum Within {
+        Nothing,
+        Quotes(char),
+        Line,
+        Block(usize),
     }
-    None
+    let mut within = Within::Nothing;
+    sql.char_indices().map(move |(at, character)| {
+        let rest = &sql[at..];
+        let (part, next) = match within {
+            Within::Quotes(end) if character == end => (Part::Quoted(character), Within::Nothing),
+            Within::Quotes(_) => (Part::Quoted(character), within),
+            Within::Line if character == '\n' => (Part::Plain(character), Within::Nothing),
+            Within::Line => (Part::Comment, within),
+            // The opening of a comment does not close it.
+            Within::Block(from) if character == '/' && from + 2 < at && sql[..at].ends_with('*') => {
+                (Part::Comment, Within::Nothing)
+            }
+            Within::Block(_) => (Part::Comment, within),
+            Within::Nothing if rest.starts_with("--") => (Part::Comment, Within::Line),
+            Within::Nothing if rest.starts_with("/*") => (Part::Comment, Within::Block(at)),
+            Within::Nothing => match character {
+                '\'' | '"' | '`' => (Part::Quoted(character), Within::Quotes(character)),
+                '[' => (Part::Quoted(character), Within::Quotes(']')),
+                _ => (Part::Plain(character), Within::Nothing),
+            },
+        };
+        within = next;
+        (at, part)
+    })
 }
 
 /// The text that defines a column in a `CREATE TABLE` statement; all of the statement where it is not found.
 pub fn of_column<'s>(elements: &'s [String], column: &str, sql: &'s str) -> &'s str {
+    let spelled = [
+        format!("\"{}\"", column.replace('"', "\"\"")),
+        format!("`{}`", column.replace('`', "``")),
+        format!("[{column}]"),
+        format!("'{}'", column.replace('\'', "''")),
+        column.to_owned(),
+    ];
     let defines = |element: &&String| {
         let text = element.trim_start();
-        let rest = match text.chars().next() {
-            Some('"' | '`' | '[') => text.get(1..).and_then(|text| text.strip_prefix(&*column.replace('"', "\"\""))),
-            _ => text
-                .get(..column.len())
-                .filter(|start| start.eq_ignore_ascii_case(column))
-                .map(|_| &text[column.len()..]),
-        };
-        rest.is_some_and(|rest| !rest.starts_with(is_part_of_a_name))
+        spelled.iter().any(|name| {
+            let (start, rest) = text.split_at_checked(name.len()).unwrap_or_default();
+            start.eq_ignore_ascii_case(name) && !rest.starts_with(is_part_of_a_name)
+        })
     };
     elements.iter().find(defines).map_or(sql, String::as_str)
 }
 
-/// Whether a text names a column, as far as can be told without parsing it: never where it does not.
+/// Whether a text may name a column: some do not that are taken to, such as a literal with its name in it.
 pub fn names(text: &str, column: &str) -> bool {
-    let (text, column) = (text.to_lowercase(), column.to_lowercase().replace('"', "\"\""));
-    text.match_indices(&column).any(|(at, _)| {
-        let (before, behind) = (&text[..at], &text[at + column.len()..]);
-        !before.ends_with(is_part_of_a_name) && !behind.starts_with(is_part_of_a_name)
+    let (text, column) = (text.to_lowercase(), column.to_lowercase());
+    let spelled = [column.replace('"', "\"\""), column.replace('`', "``"), column];
+    spelled.iter().any(|name| {
+        text.match_indices(name.as_str()).any(|(at, _)| {
+            let (before, behind) = (&text[..at], &text[at + name.len()..]);
+            !before.ends_with(is_part_of_a_name) && !behind.starts_with(is_part_of_a_name)
+        })
     })
 }
 
@@ -80,13 +118,15 @@ mod tests {
 
     #[test]
     fn a_column_is_found_by_its_name() {
-        let sql =
-            r#"CREATE TABLE "t(" (id INTEGER, "a,b" TEXT AS (f(id, ')')), idea AS (1), UNIQUE (id), late AS (id))"#;
+        let sql = r#"CREATE TABLE "t(" -- (
+            (id INTEGER, /* the user's, */ "a,b" TEXT AS (f(id, ')')), -- it's "late", (
+            idea AS (1), "total price" INT, /*/ total, /**/ UNIQUE (id), late/**/AS (id), total AS (id)) STRICT"#;
         let (elements, rest) = split_list(sql);
-        assert_eq!((elements.len(), rest), (5, ""));
+        assert_eq!((elements.len(), rest), (7, " STRICT"));
         let of = |name| of_column(&elements, name, sql).trim();
         assert_eq!(of("a,b"), r#""a,b" TEXT AS (f(id, ')'))"#);
-        assert_eq!((of("ID"), of("idea"), of("late")), ("id INTEGER", "idea AS (1)", "late AS (id)"));
+        assert_eq!((of("ID"), of("idea"), of("late")), ("id INTEGER", "idea AS (1)", "late    AS (id)"));
+        assert_eq!((of("total"), of("total price")), ("total AS (id)", r#""total price" INT"#));
         assert_eq!(of("none"), sql);
     }
 

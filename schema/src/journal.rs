@@ -203,9 +203,16 @@ impl Writer<'_> {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
-            let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
-            claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate, known.is_some())));
-            body.push_str(&suspects(&claim.join(" AND ")));
+            let claimed = |numbered: bool| {
+                let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
+                claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate, numbered)));
+                suspects(&claim.join(" AND "))
+            };
+            body.push_str(&claimed(false));
+            // A key that reads -1 may be one that SQLite numbers, and may be -1.
+            if known.is_some() && self.may_depend_on_number(unique) {
+                body.push_str(&claimed(true));
+            }
             // Then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
                 body.push_str(&suspects(&hidden));
@@ -264,6 +271,17 @@ impl Writer<'_> {
         Some(known.into_iter().chain([hidden]).collect::<Vec<_>>().join(" AND "))
     }
 
+    /// Whether an expression of a unique index names a key that SQLite numbers.
+    fn may_depend_on_number(&self, unique: &Unique) -> bool {
+        let expressions = unique.terms.iter().filter_map(|term| match term {
+            Term::Expression(text, _) => Some(text.as_str()),
+            Term::Column(..) => None,
+        });
+        let mut texts = expressions.clone().chain(unique.predicate.as_deref().filter(|_| expressions.count() > 0));
+        self.table.has_integer_key()
+            && texts.any(|text| self.table.key.iter().any(|&at| definition::names(text, &self.table.columns[at].name)))
+    }
+
     /// The key of a row that is about to be inserted: before that, one that SQLite gives reads -1.
     fn number(&self, column: &Column) -> String {
         let (key, table) = (quoted(&column.name), quoted(&self.table.name));
@@ -275,7 +293,7 @@ impl Writer<'_> {
         format!("CASE NEW.{key} WHEN -1 THEN {greatest} + 1 ELSE NEW.{key} END")
     }
 
-    fn claimed(&self, term: &Term, predicate: Option<&str>, inserting: bool) -> String {
+    fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool) -> String {
         match term {
             Term::Column(at, collation) => {
                 let column = &self.table.columns[*at];
@@ -283,11 +301,8 @@ impl Writer<'_> {
             }
             // The inner scope gives the unqualified names of the expression the values of NEW.
             Term::Expression(text, collation) => {
-                let texts = [Some(text.as_str()), predicate];
-                let named = |name: &str| texts.iter().flatten().any(|text| definition::names(text, name));
                 let value = |(at, column): (usize, &Column)| {
-                    let numbered = inserting && self.table.has_integer_key() && self.table.key == [at];
-                    if numbered && named(&column.name) { self.number(column) } else { brought(column) }
+                    if numbered && self.table.key == [at] { self.number(column) } else { brought(column) }
                 };
                 let columns = self.table.columns.iter().enumerate();
                 let names = columns.map(|(at, column)| format!("{} AS {}", value((at, column)), quoted(&column.name)));

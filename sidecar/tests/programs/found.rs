@@ -77,6 +77,19 @@ fn a_default_that_only_sqlite_can_follow_evicts_like_any_other_value() {
     );
 }
 
+/// The word in a comment makes no table of numbers.
+#[test]
+fn a_table_that_only_speaks_of_autoincrement_is_written_as_ever() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, -- no AUTOINCREMENT\n body TEXT)",
+            "CREATE UNIQUE INDEX u ON t(id % 7)",
+        ],
+        &["REPLACE INTO t(body) VALUES ('a'), ('b')", "work", "REPLACE INTO t VALUES (8, 'c')"],
+    );
+}
+
 /// The number that SQLite gives a row is not known before, and what is unique may be computed from it.
 #[test]
 fn a_number_that_sqlite_gives_evicts_like_any_other_value() {
@@ -91,6 +104,9 @@ fn a_number_that_sqlite_gives_evicts_like_any_other_value() {
         &[
             "INSERT INTO a VALUES (5, 'gone'), (1, 'one')",
             "DELETE FROM a WHERE id = 5",
+            "INSERT INTO t VALUES (-4, 'a key of -1 evicts it')",
+            "work",
+            "REPLACE INTO t VALUES (-1, 'minus')",
             "work",
             "REPLACE INTO t(x) VALUES ('1'), ('2'), ('3'), ('4'), ('5')",
             "work",

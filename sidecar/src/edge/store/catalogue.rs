@@ -70,7 +70,7 @@ fn table(
         key,
         without_rowid,
         strict,
-        autoincrement: sql.to_ascii_uppercase().contains("AUTOINCREMENT"),
+        autoincrement: sql.to_ascii_uppercase().contains("AUTOINCREMENT") && numbers_are_kept(connection)?,
         uniques: Vec::new(),
         triggers: triggers(connection, name)?,
         refers_to_itself: refers_to_itself(connection, name)?,
@@ -81,6 +81,12 @@ fn table(
         read_indexes(connection, &mut table)?;
     }
     Ok(table)
+}
+
+/// Whether any table of the database is declared with AUTOINCREMENT. The word alone may stand in a comment.
+fn numbers_are_kept(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
 /// The columns, and the key as places among them.
