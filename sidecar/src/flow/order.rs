@@ -189,6 +189,13 @@ impl Order {
     pub fn lowered(&mut self, origin: NodeId, head: Sequence) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
             lane.head = lane.head.min(head);
+        }
+    }
+
+    /// The same, and what is stored and held of them goes.
+    pub fn give_up(&mut self, origin: NodeId, head: Sequence) {
+        self.lowered(origin, head);
+        if let Some(lane) = self.lanes.get_mut(&origin) {
             if head < lane.staged {
                 lane.drop_staged();
             }
@@ -311,10 +318,10 @@ impl Order {
         self.lanes.iter().filter_map(unfinished)
     }
 
-    /// Forgets what was released last of `origin`: another event may be stored under its number.
-    pub fn forget_tip(&mut self, origin: NodeId) {
+    /// Takes in which event is stored last of `origin`, where it may be another one than what was released.
+    pub fn stands(&mut self, origin: NodeId, tip: Option<(Sequence, Fingerprint)>) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
-            lane.tip = None;
+            lane.tip = tip;
         }
     }
 

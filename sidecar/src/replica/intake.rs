@@ -8,6 +8,7 @@ use super::{Failure, Moment, Output, Replica, Worked, left_by};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
+use crate::event::EventId;
 use crate::flow::apply::{Applier, Discarded};
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
@@ -15,6 +16,7 @@ use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::{self, Gap, Order, Step};
 use crate::flow::receive;
 use crate::limits;
+use crate::members::Presence;
 use crate::observe::metrics;
 use crate::observe::status::{Code, Reason};
 use crate::position::{NodeId, Sequence, Vector};
@@ -361,7 +363,9 @@ impl Replica {
         let heads = self.members.heads(at.uptime);
         let applied = &self.store.durable().vector;
         let in_the_way = |origin: NodeId| {
-            let speaks = self.members.live(at.uptime).any(|member| member.presence.node == origin);
+            // While it is not sure of its own events it tells nothing of them.
+            let tells = |presence: &Presence| presence.node == origin && 0 < presence.vector.of(origin);
+            let speaks = self.members.live(at.uptime).any(|member| tells(&member.presence));
             self.connected && (speaks || applied.of(origin) < heads.of(origin))
         };
         let unfinished = self.order.unfinished(&heads).filter(|(origin, _)| in_the_way(*origin));
@@ -371,7 +375,7 @@ impl Replica {
             let (_, since) = *self.waiting.unfinished.entry(origin).or_insert((staged, at.uptime));
             if since + STAGED_WAIT <= at.uptime {
                 self.waiting.unfinished.remove(&origin);
-                self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
+                self.order.give_up(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
             }
         }
     }
@@ -490,8 +494,9 @@ fn apply(
                     rows += group.events.len();
                     bytes += group.size();
                     applier.group(origin, &group, &layouts)?;
+                    // What was stored already may be another one than what came.
                     if known < applier.done.duplicates {
-                        order.forget_tip(origin); // What was stored already may be another one than what came.
+                        order.stands(origin, applier.stored(EventId { origin, sequence: group.last() })?);
                     }
                 }
                 Step::Stage(origin, piece, layouts) => {
@@ -499,7 +504,7 @@ fn apply(
                     bytes += piece.size();
                     applier.stage(origin, &piece, &layouts)?;
                     if known < applier.done.duplicates {
-                        order.forget_tip(origin);
+                        order.stands(origin, applier.stored(EventId { origin, sequence: piece.last() })?);
                     }
                     let staged = piece.last() - applier.position().of(origin);
                     let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;

@@ -116,6 +116,7 @@ pub(super) fn events_by_ids(events: &str) -> String {
     format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id")
 }
 
+/// Stores an event of a table that is not declared here. One that came before under its number, and was not applied, gives way.
 pub(super) fn insert_stray(
     connection: &Connection,
     id: EventId,
@@ -125,7 +126,10 @@ pub(super) fn insert_stray(
     connection
         .prepare_cached(
             "INSERT INTO _rowcast_strays (id, operation_type, record_id, data, timestamp, source_node_id, sequence_number, layout, changed, group_last, table_name)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (id) DO UPDATE SET operation_type = excluded.operation_type, record_id = excluded.record_id, data = excluded.data,
+               timestamp = excluded.timestamp, layout = excluded.layout, changed = excluded.changed, group_last = excluded.group_last,
+               table_name = excluded.table_name",
         )
         .and_then(|mut statement| {
             statement.execute(rusqlite::params![

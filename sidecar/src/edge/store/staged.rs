@@ -105,15 +105,10 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    /// The fingerprint of the event at the position of `origin`, where it is stored.
-    pub fn tip(&self, origin: NodeId) -> Result<Option<(Sequence, Fingerprint)>, Error> {
-        let sequence = self.durable.vector.of(origin);
+    /// An event's number and fingerprint, where it is stored.
+    pub fn stored(&self, id: EventId) -> Result<Option<(Sequence, Fingerprint)>, Error> {
         let tables = self.tables().with_events(self.connection)?;
-        let found = fingerprints::fingerprint(
-            self.connection,
-            tables.iter().map(String::as_str),
-            EventId { origin, sequence },
-        )?;
-        Ok(found.map(|fingerprint| (sequence, fingerprint)))
+        let found = fingerprints::fingerprint(self.connection, tables.iter().map(String::as_str), id)?;
+        Ok(found.map(|fingerprint| (id.sequence, fingerprint)))
     }
 }

@@ -50,7 +50,19 @@ impl Applier<'_, '_> {
         self.contexts.remove(&origin);
         let gone = self.tx.discard_staged(origin, limit)?;
         self.done.discarded += gone as u64;
-        if gone < limit { Ok(Discarded::All(gone, self.tx.tip(origin)?)) } else { Ok(Discarded::Some) }
+        if gone < limit {
+            Ok(Discarded::All(gone, self.stored(EventId { origin, sequence: self.tx.durable.vector.of(origin) })?))
+        } else {
+            Ok(Discarded::Some)
+        }
+    }
+
+    /// The number and the fingerprint of an event, where it is stored.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn stored(&self, id: EventId) -> Result<Option<(Sequence, Fingerprint)>, Error> {
+        self.tx.stored(id)
     }
 
     /// Applies the staged events of `origin` up to `last`, and moves the position.

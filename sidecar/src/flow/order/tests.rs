@@ -148,12 +148,25 @@ fn nor_does_the_rest_of_another_life_pass_where_it_overlaps() {
         order.offer(node(1), (piece, link), &none, &applied);
     }
     assert_eq!(carry_out(&mut order, &mut applied), [], "3 is put on another 2");
-    order.lowered(node(1), 4);
+    order.give_up(node(1), 4);
     assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 1, last: 4 }]);
     for (piece, link) in linked(vec![other(1, 1), other(2, 4)], None) {
         order.offer(node(1), (piece, link), &none, &applied);
     }
     assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 4)]);
+}
+
+/// A member that says for a moment that it has less takes nothing away that is here.
+#[test]
+fn what_is_here_stays_when_its_head_is_lowered() {
+    let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
+    for (piece, link) in linked(vec![piece(1, 2, 3, &[]), piece(3, 3, 3, &[(2, 1)]), piece(4, 4, 4, &[])], None) {
+        order.offer(node(1), (piece, link), &none, &applied);
+    }
+    assert_eq!(carry_out(&mut order, &mut applied), []);
+    order.lowered(node(1), 0);
+    order.offer(node(2), (piece(1, 1, 1, &[]), Link::default()), &none, &applied);
+    assert_eq!(carry_out(&mut order, &mut applied), [(node(2), 1), (node(1), 3), (node(1), 4)]);
 }
 
 #[test]
