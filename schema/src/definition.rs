@@ -1,7 +1,7 @@
 //! The text of CREATE statements, as far as it has to be read: SQLite describes the rest itself.
 
 /// What stands between the commas of the first list of a CREATE statement, with spaces for comments, and what follows the list.
-pub fn split_list(sql: &str) -> (Vec<String>, &str) {
+pub fn split_list(sql: &str) -> (Vec<String>, String) {
     let (mut terms, mut term, mut depth) = (Vec::new(), String::new(), 0_usize);
     for (at, part) in parts(sql) {
         match part {
@@ -15,7 +15,7 @@ pub fn split_list(sql: &str) -> (Vec<String>, &str) {
                 depth = depth.saturating_sub(1);
                 if depth == 0 {
                     terms.push(term);
-                    return (terms, &sql[at + 1..]);
+                    return (terms, parts(&sql[at + 1..]).map(|(_, part)| part.text()).collect());
                 }
             }
             Part::Plain(',') if depth == 1 => {
@@ -24,13 +24,11 @@ pub fn split_list(sql: &str) -> (Vec<String>, &str) {
             }
             Part::Plain(_) | Part::Quoted(_) | Part::Comment => {}
         }
-        match part {
-            _ if depth == 0 => {}
-            Part::Plain(character) | Part::Quoted(character) => term.push(character),
-            Part::Comment => term.push(' '),
+        if depth > 0 {
+            term.push(part.text());
         }
     }
-    (terms, "")
+    (terms, String::new())
 }
 
 /// A character of SQL, by where it stands.
@@ -40,6 +38,16 @@ enum Part {
     /// In quotes, or one of them.
     Quoted(char),
     Comment,
+}
+
+impl Part {
+    /// The character without comments.
+    fn text(self) -> char {
+        match self {
+            Self::Plain(character) | Self::Quoted(character) => character,
+            Self::Comment => ' ',
+        }
+    }
 }
 
 /// The characters of a statement, each with its place.
@@ -79,19 +87,21 @@ fn parts(sql: &str) -> impl Iterator<Item = (usize, Part)> {
 
 /// The text that defines a column in a `CREATE TABLE` statement; all of the statement where it is not found.
 pub fn of_column<'s>(elements: &'s [String], column: &str, sql: &'s str) -> &'s str {
-    let spelled = [
+    let quoted = [
         format!("\"{}\"", column.replace('"', "\"\"")),
         format!("`{}`", column.replace('`', "``")),
         format!("[{column}]"),
         format!("'{}'", column.replace('\'', "''")),
-        column.to_owned(),
     ];
+    let is_bare = column.chars().all(is_part_of_a_name);
     let defines = |element: &&String| {
         let text = element.trim_start();
-        spelled.iter().any(|name| {
-            let (start, rest) = text.split_at_checked(name.len()).unwrap_or_default();
-            start.eq_ignore_ascii_case(name) && !rest.starts_with(is_part_of_a_name)
-        })
+        let begins = |name: &str| {
+            let (start, rest) = text.split_at_checked(name.len())?;
+            start.eq_ignore_ascii_case(name).then_some(rest)
+        };
+        let bare = begins(column).filter(|rest| is_bare && !rest.starts_with(is_part_of_a_name));
+        bare.is_some() || quoted.iter().any(|name| begins(name).is_some())
     };
     elements.iter().find(defines).map_or(sql, String::as_str)
 }
@@ -120,9 +130,9 @@ mod tests {
     fn a_column_is_found_by_its_name() {
         let sql = r#"CREATE TABLE "t(" -- (
             (id INTEGER, /* the user's, */ "a,b" TEXT AS (f(id, ')')), -- it's "late", (
-            idea AS (1), "total price" INT, /*/ total, /**/ UNIQUE (id), late/**/AS (id), total AS (id)) STRICT"#;
+            idea AS (1), "total price" INT, /*/ total, /**/ UNIQUE (id), late/**/AS (id), total AS (id)) STRICT -- c"#;
         let (elements, rest) = split_list(sql);
-        assert_eq!((elements.len(), rest), (7, " STRICT"));
+        assert_eq!((elements.len(), rest.trim_end()), (7, " STRICT"));
         let of = |name| of_column(&elements, name, sql).trim();
         assert_eq!(of("a,b"), r#""a,b" TEXT AS (f(id, ')'))"#);
         assert_eq!((of("ID"), of("idea"), of("late")), ("id INTEGER", "idea AS (1)", "late    AS (id)"));

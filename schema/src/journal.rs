@@ -203,15 +203,17 @@ impl Writer<'_> {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
-            let claimed = |numbered: bool| {
-                let mut claim: Vec<String> = predicate.iter().map(|predicate| format!("({predicate})")).collect();
-                claim.extend(unique.terms.iter().map(|term| self.claimed(term, predicate, numbered)));
+            let claimed = |number: Option<&Column>| {
+                let unknown = number.map(|key| format!("NEW.{} = -1", quoted(&key.name)));
+                let predicate_holds = predicate.map(|predicate| format!("({predicate})"));
+                let claims = unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some()));
+                let claim: Vec<String> = unknown.into_iter().chain(predicate_holds).chain(claims).collect();
                 suspects(&claim.join(" AND "))
             };
-            body.push_str(&claimed(false));
+            body.push_str(&claimed(None));
             // A key that reads -1 may be one that SQLite numbers, and may be -1.
-            if known.is_some() && self.may_depend_on_number(unique) {
-                body.push_str(&claimed(true));
+            if let Some(key) = known.and_then(|_| self.number_behind(unique)) {
+                body.push_str(&claimed(Some(key)));
             }
             // Then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
@@ -271,18 +273,19 @@ impl Writer<'_> {
         Some(known.into_iter().chain([hidden]).collect::<Vec<_>>().join(" AND "))
     }
 
-    /// Whether an expression of a unique index names a key that SQLite numbers.
-    fn may_depend_on_number(&self, unique: &Unique) -> bool {
+    /// The key that SQLite numbers, where an expression of a unique index names it.
+    fn number_behind(&self, unique: &Unique) -> Option<&Column> {
         let expressions = unique.terms.iter().filter_map(|term| match term {
             Term::Expression(text, _) => Some(text.as_str()),
             Term::Column(..) => None,
         });
-        let mut texts = expressions.clone().chain(unique.predicate.as_deref().filter(|_| expressions.count() > 0));
-        self.table.has_integer_key()
-            && texts.any(|text| self.table.key.iter().any(|&at| definition::names(text, &self.table.columns[at].name)))
+        let predicate = unique.predicate.as_deref().filter(|_| expressions.clone().count() > 0);
+        let key = &self.table.columns[*self.table.key.first()?];
+        let named = expressions.chain(predicate).any(|text| definition::names(text, &key.name));
+        (named && self.table.has_integer_key()).then_some(key)
     }
 
-    /// The key of a row that is about to be inserted: before that, one that SQLite gives reads -1.
+    /// The number that SQLite gives the next row.
     fn number(&self, column: &Column) -> String {
         let (key, table) = (quoted(&column.name), quoted(&self.table.name));
         let mut greatest = format!("ifnull((SELECT max({key}) FROM {table}), 0)");
@@ -290,7 +293,7 @@ impl Writer<'_> {
             let name = literal(&self.table.name);
             greatest = format!("max({greatest}, ifnull((SELECT seq FROM sqlite_sequence WHERE name = {name}), 0))");
         }
-        format!("CASE NEW.{key} WHEN -1 THEN {greatest} + 1 ELSE NEW.{key} END")
+        format!("{greatest} + 1")
     }
 
     fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool) -> String {

@@ -77,14 +77,15 @@ fn a_default_that_only_sqlite_can_follow_evicts_like_any_other_value() {
     );
 }
 
-/// The word in a comment makes no table of numbers.
+/// The word in a comment makes no table of numbers, and one behind an index is none of its condition.
 #[test]
-fn a_table_that_only_speaks_of_autoincrement_is_written_as_ever() {
+fn comments_of_a_schema_mean_nothing() {
     plays(
         &["t"],
         &[
             "CREATE TABLE t(id INTEGER PRIMARY KEY, -- no AUTOINCREMENT\n body TEXT)",
             "CREATE UNIQUE INDEX u ON t(id % 7)",
+            "CREATE UNIQUE INDEX w ON t(body) -- where\nWHERE id > 0 -- living\n",
         ],
         &["REPLACE INTO t(body) VALUES ('a'), ('b')", "work", "REPLACE INTO t VALUES (8, 'c')"],
     );

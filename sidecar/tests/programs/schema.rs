@@ -419,6 +419,7 @@ impl Maker<'_> {
             format!("coalesce({one}, {other})"),
             format!("length({one})"),
             format!("{one} + 0"),
+            format!("{other} % 3"),
         ];
         Some(match self.random.below(6) {
             0 => {

@@ -195,8 +195,8 @@ fn indexed_terms(sql: &str) -> Vec<String> {
 
 /// The text behind WHERE, if the index is a partial one.
 fn predicate(sql: &str) -> Option<String> {
-    let rest = split_list(sql).1.trim_start();
-    let (word, predicate) = rest.split_at_checked(5)?;
+    let (_, rest) = split_list(sql);
+    let (word, predicate) = rest.trim_start().split_at_checked(5)?;
     word.eq_ignore_ascii_case("WHERE").then(|| predicate.trim().to_owned())
 }
 
