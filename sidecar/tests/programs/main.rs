@@ -234,7 +234,8 @@ fn both(
         return if alike { Ok(()) } else { Err(format!("{sql}\n  with Rowcast: {with:?}")) };
     }
     let first = with.is_of_a_wrong_type() && !without.is_of_a_wrong_type();
-    if first || (with.is_of_an_expression() && (without.failed() || sql.contains(" ON CONFLICT "))) {
+    let skips = [" OR IGNORE ", " ON CONFLICT "].iter().any(|clause| sql.contains(clause));
+    if first || (with.is_of_an_expression() && (without.failed() || skips)) {
         // In a STRICT table any BEFORE trigger makes SQLite look at the types before anything else, and ours computes the
         // expressions of indexes: the error is another one. And what the statement would have ignored, or done to another row
         // instead, is not, so that the two may not be alike any more.
