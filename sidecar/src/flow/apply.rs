@@ -19,7 +19,6 @@ use rowcast_schema::layout::Layout;
 use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
-pub use self::staged::Discarded;
 use crate::clock::{self, Timestamp};
 use crate::edge::store::{Error, Met, Newest, ParkReason, Place, Replicated, Shape, Tx, Why};
 use crate::event::{Event, EventId, Piece, Version};

@@ -30,7 +30,7 @@ pub struct Order {
 }
 
 /// One origin.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lane {
     /// Pieces by their first sequence number.
     held: BTreeMap<Sequence, Held>,
@@ -44,26 +44,12 @@ struct Lane {
     head: Sequence,
     /// Groups before this may be applied though their context is not covered.
     waived: Sequence,
-    /// Beginnings of groups may be stored that nobody will complete: from before this process, or from before the origin's
-    /// last start, when it was perhaps restored from an older copy and gave the numbers away again.
-    leftover: bool,
+    /// Nothing is stored beyond the position but what is staged. Until that is seen to, beginnings of groups may be that nobody will
+    /// complete: from before this process, or from before the origin's last start, when it was perhaps restored from an older
+    /// copy and gave the numbers away again.
+    swept: bool,
     /// The last event that was released, while it is known.
     tip: Option<(Sequence, Fingerprint)>,
-}
-
-impl Default for Lane {
-    fn default() -> Self {
-        Self {
-            held: BTreeMap::new(),
-            staged: 0,
-            staged_whole: false,
-            staged_context: Vector::default(),
-            head: 0,
-            waived: 0,
-            leftover: true,
-            tip: None,
-        }
-    }
 }
 
 impl Lane {
@@ -71,7 +57,7 @@ impl Lane {
     fn drop_staged(&mut self) {
         self.staged = 0;
         self.staged_whole = false;
-        self.leftover = true;
+        self.swept = false;
         self.tip = None;
     }
 }
@@ -115,6 +101,18 @@ pub enum Step {
     Stage(NodeId, Piece, Arc<[Layout]>),
     /// All of a long group is stored up to this sequence number: apply it.
     ApplyStaged(NodeId, Sequence),
+}
+
+impl Step {
+    /// The last event that it stores.
+    pub fn ends(&self) -> Option<EventId> {
+        match self {
+            Self::Apply(origin, piece, _) | Self::Stage(origin, piece, _) => {
+                Some(EventId { origin: *origin, sequence: piece.last() })
+            }
+            Self::Discard(_) | Self::ApplyStaged(..) => None,
+        }
+    }
 }
 
 /// Missing events: `first` up to and with `last`.
@@ -253,7 +251,7 @@ impl Order {
         if whole && !waived && !covered(&held.piece.context, applied, origin) {
             return None;
         }
-        if lane.leftover {
+        if !lane.swept {
             return Some(Step::Discard(origin));
         }
         let Held { piece, layouts, bytes, link } = lane.held.remove(&next).expect("bug: just seen");
@@ -305,7 +303,7 @@ impl Order {
     /// Takes in that all that was stored of `origin` and not applied is gone, and what stands at its position.
     pub fn discarded(&mut self, origin: NodeId, tip: Option<(Sequence, Fingerprint)>) {
         if let Some(lane) = self.lanes.get_mut(&origin) {
-            lane.leftover = false;
+            lane.swept = true;
             lane.tip = tip;
         }
     }

@@ -9,7 +9,7 @@ use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
 use crate::event::EventId;
-use crate::flow::apply::{Applier, Discarded};
+use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
 use crate::flow::fetch::AskId;
 use crate::flow::ingest::{self, Ingested};
@@ -481,31 +481,26 @@ fn apply(
         applier.done.ingested = drained;
         while rows < rows_max && bytes < bytes_max {
             let Some(step) = first.take().or_else(|| order.next(applier.position())) else { break };
-            let known = applier.done.duplicates;
+            let (known, ends) = (applier.done.duplicates, step.ends());
             match step {
-                Step::Discard(origin) => match applier.discard_staged(origin, rows_max - rows)? {
-                    Discarded::Some => rows = rows_max,
-                    Discarded::All(gone, tip) => {
-                        rows += gone;
-                        order.discarded(origin, tip);
+                Step::Discard(origin) => {
+                    let room = rows_max - rows;
+                    let gone = applier.discard_staged(origin, room)?;
+                    rows += gone;
+                    if gone < room {
+                        let sequence = applier.position().of(origin);
+                        order.discarded(origin, applier.stored(EventId { origin, sequence })?);
                     }
-                },
+                }
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();
                     applier.group(origin, &group, &layouts)?;
-                    // What was stored already may be another one than what came.
-                    if known < applier.done.duplicates {
-                        order.stands(origin, applier.stored(EventId { origin, sequence: group.last() })?);
-                    }
                 }
                 Step::Stage(origin, piece, layouts) => {
                     rows += piece.events.len();
                     bytes += piece.size();
                     applier.stage(origin, &piece, &layouts)?;
-                    if known < applier.done.duplicates {
-                        order.stands(origin, applier.stored(EventId { origin, sequence: piece.last() })?);
-                    }
                     let staged = piece.last() - applier.position().of(origin);
                     let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;
                     order.staged(origin, piece.last(), &piece.context, whole);
@@ -515,6 +510,10 @@ fn apply(
                     applier.staged_group(origin, last)?;
                     order.unstage(origin);
                 }
+            }
+            // What was stored already may be another one than what came.
+            if let Some(end) = ends.filter(|_| known < applier.done.duplicates) {
+                order.stands(end.origin, applier.stored(end)?);
             }
         }
         applier.finish().map(Turn::Applied)

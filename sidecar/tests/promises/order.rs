@@ -3,7 +3,7 @@
 use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
 use rowcast::edge::store::{Answer, Page, ParkReason, SnapshotPage, SnapshotRow};
-use rowcast::event::Piece;
+use rowcast::event::{Event, Piece};
 use rowcast::flow::apply::Applier;
 use rowcast::flow::fetch::Request;
 use rowcast::flow::ingest;
@@ -127,8 +127,7 @@ impl OnTop {
     fn feed(&mut self) {
         let shape = layout("t", &["id", "a"]);
         let group = |number: u64| {
-            let data = format!(r#"{{"id":"k{number}","a":"1"}}"#);
-            let events = vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())];
+            let events = vec![numbered(&shape, number, "1")];
             Piece { context: [(node_id(7), number)].into_iter().collect(), ..piece(number, number, events) }
         };
         self.node.feed(node_id(8), (1..=20).map(group).collect(), vec![shape.clone()]);
@@ -181,6 +180,12 @@ fn a_group_whose_author_starts_again_and_again_does_not_wait_for_ever() {
     assert_eq!(told.seconds(1, true), 20);
 }
 
+/// An event that writes `value` to the record of a number.
+fn numbered(shape: &Layout, number: u64, value: &str) -> Event {
+    let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
+    event(shape, &format!("k{number}"), Some(&data), clock::now())
+}
+
 /// Two seconds in which it gets these pieces whenever it asks for events. Answers what it said of itself last.
 fn fetches(node: &mut Node, pieces: &[Piece], shape: &Layout) -> Option<Vec<u8>> {
     let mut said = None;
@@ -208,10 +213,7 @@ fn fetches(node: &mut Node, pieces: &[Piece], shape: &Layout) -> Option<Vec<u8>>
 fn what_is_held_of_a_node_goes_when_that_starts_again() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
     let shape = layout("t", &["id", "a"]);
-    let one = |number: u64, value: &str| {
-        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
-        piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
-    };
+    let one = |number: u64, value: &str| piece(number, number, vec![numbered(&shape, number, value)]);
     let hear = |node: &mut Node, session: u128, head: u64| {
         let said = Presence { session: Uuid::from_u128(session), ..presence(node, 8, &[(8, head)]) };
         node.hear(said);
@@ -270,10 +272,7 @@ fn the_beginning_of_a_group_goes_when_its_author_starts_again() {
 fn what_is_put_on_other_events_than_those_here_is_fetched_again() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
     let shape = layout("t", &["id", "a"]);
-    let one = |number: u64, value: &str| {
-        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
-        piece(number, number, vec![event(&shape, &format!("k{number}"), Some(&data), clock::now())])
-    };
+    let one = |number: u64, value: &str| piece(number, number, vec![numbered(&shape, number, value)]);
     node.hear(presence(&node, 8, &[(8, 2)]));
     let put_on = one(1, "before").events[0].fingerprint();
     node.feed_on(Some(put_on), node_id(8), vec![one(2, "before")], vec![shape.clone()]);
@@ -291,10 +290,7 @@ fn what_is_put_on_other_events_than_those_here_is_fetched_again() {
 fn the_beginning_of_a_group_that_nobody_has_does_not_keep_what_others_have_waiting() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);
     let shape = layout("t", &["id", "a"]);
-    let one = |number: u64, value: &str| {
-        let data = format!(r#"{{"id":"k{number}","a":"{value}"}}"#);
-        event(&shape, &format!("k{number}"), Some(&data), clock::now())
-    };
+    let one = |number: u64, value: &str| numbered(&shape, number, value);
     node.hear(presence(&node, 8, &[(8, 2)]));
     let before = (1..=3).map(|number| one(number, "before")).collect();
     node.feed(node_id(8), vec![piece(1, 6, before)], vec![shape.clone()]);

@@ -13,15 +13,6 @@ use crate::event::{EventId, Fingerprint, Piece};
 use crate::limits;
 use crate::position::{NodeId, Sequence};
 
-/// What a deletion of what is staged came to.
-#[derive(Debug)]
-pub enum Discarded {
-    /// There may be more.
-    Some,
-    /// None is left of so many, and this is the event at the position, where it is stored.
-    All(usize, Option<(Sequence, Fingerprint)>),
-}
-
 impl Applier<'_, '_> {
     /// Stores a piece of a long group without applying it. The position does not move.
     ///
@@ -42,19 +33,15 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
-    /// Deletes at most `limit` events of `origin` that are staged. Answers what stands at its position once none is left.
+    /// Deletes at most `limit` events of `origin` that are staged. Answers how many: fewer when none is left.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<Discarded, Error> {
+    pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
         self.contexts.remove(&origin);
         let gone = self.tx.discard_staged(origin, limit)?;
         self.done.discarded += gone as u64;
-        if gone < limit {
-            Ok(Discarded::All(gone, self.stored(EventId { origin, sequence: self.tx.durable.vector.of(origin) })?))
-        } else {
-            Ok(Discarded::Some)
-        }
+        Ok(gone)
     }
 
     /// The number and the fingerprint of an event, where it is stored.
