@@ -165,8 +165,13 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 /// How long the sidecar waits for the write lock before it gives up on a transaction and tries again later.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the journal is looked at when no file event said so: the net under the file watch.
+/// How often the journal is looked at when no file event said so: the net under the file watch. Of a quiet node less often,
+/// [`QUIET_POLL_INTERVAL`].
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The same of a READY node that has had nothing to do for a while, and whose write-ahead log is watched. With 100 ms an idle node
+/// took 0.45 % of a processor, with 200 ms 0.35 %.
+pub const QUIET_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A member that was silent for this long is not asked for anything and is shown as gone.
 pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -39,8 +39,8 @@ pub(super) struct Turning {
 /// The longest sleep: time-outs are looked at this often.
 const TURN: Duration = limits::POLL_INTERVAL;
 
-/// The same while a READY node has had nothing to do for a while: the file watch and the bus wake it.
-const QUIET_TURN: Duration = Duration::from_millis(200);
+/// The same of a quiet node: the file watch and the bus wake it.
+const QUIET_TURN: Duration = limits::QUIET_POLL_INTERVAL;
 
 /// How long the watch does not look while a wake-up waits: a tenth of the time of a busy node was looking.
 const WATCH_PAUSE: Duration = Duration::from_micros(300);
