@@ -215,7 +215,7 @@ impl Writer<'_> {
             if let Some(key) = known.and_then(|_| self.number_behind(unique)) {
                 body.push_str(&claimed(Some(key)));
             }
-            // Then any row may be in its way that has the rest.
+            // What it claims may be hidden: then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
                 body.push_str(&suspects(&hidden));
             }
@@ -229,11 +229,7 @@ impl Writer<'_> {
         let columns = &self.table.columns;
         let is_term =
             |at: usize| unique.terms.iter().any(|term| matches!(term, Term::Column(place, _) if *place == at));
-        let expressions = unique.terms.iter().filter_map(|term| match term {
-            Term::Expression(text, _) => Some(text.as_str()),
-            Term::Column(..) => None,
-        });
-        let texts: Vec<&str> = expressions.chain(unique.predicate.as_deref()).collect();
+        let texts: Vec<&str> = unique.expressions().chain(unique.predicate.as_deref()).collect();
         let named = |texts: &[&str], name: &str| texts.iter().any(|text| definition::names(text, name));
         // A generated column may be computed from another one.
         let mut generated: Vec<(usize, &str)> = Vec::new();
@@ -275,13 +271,10 @@ impl Writer<'_> {
 
     /// The key that SQLite numbers, where an expression of a unique index names it.
     fn number_behind(&self, unique: &Unique) -> Option<&Column> {
-        let expressions = unique.terms.iter().filter_map(|term| match term {
-            Term::Expression(text, _) => Some(text.as_str()),
-            Term::Column(..) => None,
-        });
-        let predicate = unique.predicate.as_deref().filter(|_| expressions.clone().count() > 0);
+        unique.expressions().next()?; // A predicate alone is looked at in the rows that are there.
         let key = &self.table.columns[*self.table.key.first()?];
-        let named = expressions.chain(predicate).any(|text| definition::names(text, &key.name));
+        let named =
+            unique.expressions().chain(unique.predicate.as_deref()).any(|text| definition::names(text, &key.name));
         (named && self.table.has_integer_key()).then_some(key)
     }
 

@@ -81,6 +81,16 @@ pub struct Unique {
     pub predicate: Option<String>,
 }
 
+impl Unique {
+    /// The texts of its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().filter_map(|term| match term {
+            Term::Expression(text, _) => Some(text.as_str()),
+            Term::Column(..) => None,
+        })
+    }
+}
+
 /// One term of a unique index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Term {
