@@ -2,7 +2,7 @@
 
 use super::schema::Schema;
 use super::statements::Step;
-use super::{Kinds, Program, play};
+use super::{Kinds, Program, UNLIKE, play};
 
 fn program(tables: &[&str], schema: &[&str], steps: &[&str]) -> Program {
     let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -75,6 +75,44 @@ fn a_default_that_only_sqlite_can_follow_evicts_like_any_other_value() {
             "UPDATE OR REPLACE f SET u = NULL WHERE id = 'other'",
         ],
     );
+}
+
+/// Not ours either: SQLite calls a database malformed that is not, where a table has any trigger.
+#[test]
+fn what_sqlite_takes_for_damage_it_does_with_any_trigger() {
+    let table = "CREATE TABLE t(k0 REAL NOT NULL, k1 BLOB NOT NULL, c1 BLOB, c2 TEXT AS (typeof(k0)) UNIQUE ON CONFLICT REPLACE, c3 BLOB,
+        c4 NOT NULL ON CONFLICT REPLACE DEFAULT (1 + 1), PRIMARY KEY (k1, k0), UNIQUE (c4, c3),
+        FOREIGN KEY (c1, c3) REFERENCES t(k0, k1) ON DELETE SET NULL ON UPDATE SET NULL)";
+    let index = "CREATE UNIQUE INDEX u ON t(c3 DESC, lower(c4))";
+    let insert = "INSERT INTO t(k0, k1, c1, c3, c4) VALUES (1.0, char(128512), CAST(x'c3' AS TEXT), x'41', 'a')
+        ON CONFLICT (c2) DO UPDATE SET k0 = excluded.c2, k1 = excluded.c4 WHERE excluded.c1 IS NOT NULL";
+    let update = "UPDATE OR REPLACE t SET k1 = c3 WHERE c3 IS NOT NULL";
+    let outcome = |triggers: &str| {
+        let alone = rusqlite::Connection::open_in_memory().unwrap();
+        alone.execute_batch(&format!("PRAGMA foreign_keys = on; {table}; {index}; {triggers}; {insert}")).unwrap();
+        let updated = alone.execute_batch(update).map_err(|error| error.to_string());
+        let sound: String = alone.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(sound, "ok");
+        updated
+    };
+    assert_eq!(outcome(""), Ok(()));
+    let inert = "CREATE TRIGGER inert AFTER UPDATE ON t BEGIN SELECT 1; END";
+    assert_eq!(outcome(inert), Err("database disk image is malformed".to_owned()));
+    plays(&["t"], &[table, index, inert], &["PRAGMA foreign_keys = on", insert, "BEGIN", update, "work"]);
+}
+
+/// The limit of docs/guarantees.md: our triggers compute what an upsert, or OR IGNORE, would not have come to.
+#[test]
+fn an_expression_that_raises_does_so_before_a_statement_turns_elsewhere() {
+    let schema = ["CREATE TABLE t(id INTEGER PRIMARY KEY, a, b UNIQUE)", "CREATE UNIQUE INDEX u ON t(abs(a))"];
+    for clause in [
+        "INSERT OR IGNORE INTO t VALUES (2, 2, 'c'), (1, -9223372036854775808, 'd')",
+        "INSERT INTO t VALUES (1, -9223372036854775808, 'c') ON CONFLICT (id) DO UPDATE SET b = 'd'",
+    ] {
+        let steps = ["INSERT INTO t VALUES (1, 1, 'b')", clause];
+        let played = play(&program(&["t"], &schema, &steps), &mut Kinds::default());
+        assert_eq!(played, Err(UNLIKE.to_owned()), "{clause}");
+    }
 }
 
 /// The word in a comment makes no table of numbers, and one behind an index is none of its condition.
