@@ -53,6 +53,22 @@ struct Lane {
 }
 
 impl Lane {
+    /// A short group is cut where an answer was full: what is here of the one that begins at `first` becomes one piece again.
+    fn join(&mut self, first: Sequence) {
+        while let Some(held) = self.held.get(&first)
+            && !held.piece.ends_group()
+            && held.piece.group_last - first < limits::PIECE_EVENTS_MAX as u64
+            && held.bytes < limits::PIECE_BYTES_MAX
+            && let Some(rest) = self.held.get(&(held.piece.last() + 1))
+            && rest.continues(held)
+        {
+            let rest = held.piece.last() + 1;
+            let Some(rest) = self.held.remove(&rest) else { return };
+            let Some(held) = self.held.get_mut(&first) else { return };
+            held.append(rest);
+        }
+    }
+
     /// Forgets what is stored and not applied: it goes before anything else of the origin is stored.
     fn drop_staged(&mut self) {
         self.staged = 0;
@@ -68,6 +84,24 @@ struct Held {
     layouts: Arc<[Layout]>,
     bytes: usize,
     link: Link,
+}
+
+impl Held {
+    /// Whether it is of the same group as the piece before it, and put on that.
+    fn continues(&self, before: &Self) -> bool {
+        let fits = self.link.before.zip(before.link.end).is_none_or(|(before, end)| before == end);
+        fits && (self.piece.group_last, &self.piece.context) == (before.piece.group_last, &before.piece.context)
+    }
+
+    fn append(&mut self, rest: Self) {
+        let known = |layout: &Layout| self.layouts.iter().any(|known| known.id == layout.id);
+        if !rest.layouts.iter().all(known) {
+            self.layouts = self.layouts.iter().chain(rest.layouts.iter()).cloned().collect();
+        }
+        self.piece.events.extend(rest.piece.events);
+        self.bytes += rest.bytes;
+        self.link.end = rest.link.end;
+    }
 }
 
 /// What a piece is put on, and what the next one is put on.
@@ -244,8 +278,11 @@ impl Order {
                 }
             }
         }
-        let held = lane.held.get(&next)?;
         let begins = lane.staged == 0;
+        if begins {
+            lane.join(next);
+        }
+        let held = lane.held.get(&next)?;
         let whole = begins && held.piece.ends_group();
         let waived = next <= lane.waived;
         if whole && !waived && !covered(&held.piece.context, applied, origin) {

@@ -169,6 +169,42 @@ fn what_is_here_stays_when_its_head_is_lowered() {
     assert_eq!(carry_out(&mut order, &mut applied), [(node(2), 1), (node(1), 3), (node(1), 4)]);
 }
 
+/// Where an answer was full; unless the rest is of another life of its author, or the group is long.
+#[test]
+fn a_group_that_was_cut_is_one_piece_again() {
+    let pieces = |last: Sequence| [piece(1, 2, last, &[]), piece(3, last - 1, last, &[]), piece(last, last, last, &[])];
+    let steps = |pieces: Vec<(Piece, Link)>| {
+        let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
+        order.discarded(node(1), None);
+        for (piece, link) in pieces {
+            order.offer(node(1), (piece, link), &none, &applied);
+        }
+        order.discarded(node(1), None);
+        let mut steps = Vec::new();
+        while let Some(step) = order.next(&applied) {
+            steps.push(match step {
+                Step::Apply(origin, piece, _) => {
+                    applied.set(origin, piece.last());
+                    (piece.first, piece.last(), true)
+                }
+                Step::Stage(origin, piece, _) => {
+                    order.staged(origin, piece.last(), &piece.context, false);
+                    (piece.first, piece.last(), false)
+                }
+                step => panic!("{step:?}"),
+            });
+        }
+        (steps, order.held_bytes())
+    };
+    let whole = |last| linked(pieces(last).to_vec(), None).collect::<Vec<_>>();
+    assert_eq!(steps(whole(9)), (vec![(1, 9, true)], 0));
+    let long = limits::PIECE_EVENTS_MAX as Sequence + 1;
+    assert_eq!(steps(whole(long)).0, [(1, 2, false), (3, long - 1, false), (long, long, false)]);
+    let mut other = whole(9);
+    other[1].1.before = Some(Fingerprint(1));
+    assert_eq!(steps(other).0, [(1, 2, false)], "what does not fit is not put on it");
+}
+
 #[test]
 fn what_is_held_is_bounded() {
     let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
