@@ -20,9 +20,12 @@ pub const APPLY_ROWS_MAX: usize = 500;
 /// several times in so many rows, and it is written once.
 pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
 
-/// The same while the node is not READY: a tenth of a second or two. It is far behind, and each page of an index that keys in
+/// The same while the node is not READY: two to five tenths of a second. It is far behind, and each page of an index that keys in
 /// random order meet is written once in so many rows.
-pub const APPLY_ROWS_BEHIND_MAX: usize = 10_000;
+pub const APPLY_ROWS_BEHIND_MAX: usize = 24_000;
+
+/// Bytes of events of such a transaction.
+pub const LOT_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// The fewest, while the service writes and they take long: what a transaction costs in any case would be most of its time.
 pub const APPLY_ROWS_MIN: usize = 200;
@@ -50,8 +53,15 @@ pub const PIECE_EVENTS_MAX: usize = 2_000;
 /// Bytes of events that a node asks for with one fetch or snapshot request, before compression, and applies in one transaction.
 pub const PAGE_BYTES: usize = 1024 * 1024;
 
-/// The same while the node is not READY and its service is quiet; nobody is given more.
+/// The same of a snapshot request while the node is not READY and its service is quiet; nobody is given more.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one of several fetches at the same time, while the node is not READY and its service is quiet. Who is asked has
+/// a few times as much in memory for each that it answers.
+pub const FETCH_BYTES_BEHIND: usize = 1536 * 1024;
+
+/// Fetches at the same time then, all origins together, if each has one: what the next transaction applies arrives while this one goes on.
+pub const FETCHES_AT_ONCE: usize = 4;
 
 /// The same where there is little room. A row may be larger: it travels alone.
 pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
@@ -89,17 +99,17 @@ pub const DECODED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// A message is compressed past this size: below it zstd gains less than it costs.
 pub const COMPRESS_BYTES_MIN: usize = 1024;
 
-/// Pieces held in memory because something before them is missing, all origins together: a page of one origin fits that was asked
-/// for when all but a byte of [`AHEAD_BYTES_MAX`] was held, but for what small pieces cost beside their events.
-pub const HELD_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// Pieces held in memory because something before them is missing, all origins together: what one origin was asked
+/// for when all but a byte of [`AHEAD_BYTES_MAX`] was held fits, but for what small pieces cost beside their events.
+pub const HELD_BYTES_MAX: usize = 13 * 1024 * 1024;
 
 /// While less is held, what comes behind it is asked for: the next page travels while this one is applied.
 pub const AHEAD_BYTES: usize = 3 * 1024 * 1024;
 
-/// The same while pages are as large as they may be.
-pub const AHEAD_BYTES_MAX: usize = 7 * 1024 * 1024;
+/// The same while the node is not READY and its service is quiet: less than one transaction.
+pub const AHEAD_BYTES_MAX: usize = LOT_BYTES_MAX;
 
-const _: () = assert!(AHEAD_BYTES_MAX + PAGE_BYTES_MAX <= HELD_BYTES_MAX);
+const _: () = assert!(AHEAD_BYTES_MAX + FETCHES_AT_ONCE * FETCH_BYTES_BEHIND <= HELD_BYTES_MAX);
 
 /// Messages on their way from the bus to the node's own thread.
 pub const INBOX_LEN: usize = 1024;
@@ -180,8 +190,8 @@ pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
 /// for each row.
 pub const CACHE_KIB: i64 = 8 * 1024;
 
-/// The same while the service is quiet: only what it writes makes SQLite forget them. With 20 MiB a node with a backlog of a
-/// million rows took 65.5 MB, more than the 64 that it may.
+/// The same of a READY node while the service is quiet: only what it writes makes SQLite forget them. On the way to READY, rows are
+/// written in the order of their keys, and need less.
 pub const CACHE_QUIET_KIB: i64 = 16 * 1024;
 
 /// Frames in the `-wal` at which the node's own thread stops and copies them itself, when nobody did it before: else it would
@@ -198,6 +208,12 @@ pub const WAL_FRAMES_SMALL: i64 = 64;
 /// Bytes of the `-wal` file that stay when the log begins anew: as much as one has when it is left to whoever commits. To write
 /// over what is there takes less than to append.
 pub const WAL_BYTES_KEPT: i64 = 34 * 1024 * 1024;
+
+/// The same while the node is not READY and its service is quiet: as long as it gets. With less, a catch-up cut and made anew half
+/// of it all the time.
+pub const WAL_BYTES_KEPT_BEHIND: i64 = 66 * 1024 * 1024;
+
+const _: () = assert!(WAL_FRAMES_MAX * (4096 + 24) + 32 <= WAL_BYTES_KEPT_BEHIND);
 
 /// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its
 /// service is quiet.

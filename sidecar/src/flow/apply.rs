@@ -7,6 +7,7 @@
 //! I10 (applied, or parked and visible).
 
 mod forget;
+mod gather;
 mod retry;
 mod settle;
 mod staged;
@@ -62,6 +63,8 @@ pub struct Applier<'t, 'a> {
     again: bool,
     /// The row that is written has been compared: no service's word is in it that no event knows.
     compared: bool,
+    /// Groups that are applied together.
+    gathered: gather::Gathered,
     /// What it did so far.
     pub done: Applied,
 }
@@ -76,6 +79,7 @@ impl<'t, 'a> Applier<'t, 'a> {
             contexts: BTreeMap::new(),
             again: false,
             compared: false,
+            gathered: gather::Gathered::default(),
             done: Applied::default(),
         }
     }
@@ -91,12 +95,16 @@ impl<'t, 'a> Applier<'t, 'a> {
     /// When the database fails. Nothing of the group is kept then.
     pub fn group(&mut self, origin: NodeId, group: &Piece, layouts: &[Layout]) -> Result<(), Error> {
         self.keep(origin, group, layouts)?;
-        let mut greatest = Timestamp::default();
         for (event, sequence) in group.events.iter().zip(group.first..) {
             let id = EventId { origin, sequence };
             self.arrived(id, group.group_last, event, Some(&group.context))?;
-            greatest = greatest.max(self.trusted(event.timestamp));
         }
+        self.pass(origin, group)
+    }
+
+    /// Moves the position past a group.
+    fn pass(&mut self, origin: NodeId, group: &Piece) -> Result<(), Error> {
+        let greatest = group.events.iter().map(|event| self.trusted(event.timestamp)).max().unwrap_or_default();
         self.done.newest = self.done.newest.max(greatest);
         self.tx.move_position(origin, group.last(), greatest)
     }
@@ -113,11 +121,12 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.tx.move_position(own, self.tx.durable.vector.of(own), self.trusted(event.timestamp))
     }
 
-    /// Ends: parked events whose turn may have come are tried again, a bounded number of them.
+    /// Ends: what is gathered is applied, and parked events whose turn may have come are tried again, a bounded number of them.
     ///
     /// # Errors
     /// When the database fails.
     pub fn finish(mut self) -> Result<Applied, Error> {
+        self.apply_gathered()?;
         self.retry_due()?;
         self.done.parked = self.fresh.len() as u64;
         for (id, reason) in self.fresh.iter().take(LOGGED_MAX) {

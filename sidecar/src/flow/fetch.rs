@@ -1,7 +1,7 @@
 //! Asks for what is missing: whom, when, and when again.
 //!
-//! One request an origin is under way at a time. The origin is asked first, then any other member that has the events.
-//! A request that brought nothing is followed by a growing, jittered pause and the next holder.
+//! One request an origin is under way at a time, or a few for ranges one behind the other. The origin is asked first, then any
+//! other member that has the events. A request that brought nothing is followed by a growing, jittered pause and the next holder.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -144,7 +144,10 @@ impl Spread {
 
 #[derive(Debug)]
 struct Lane {
-    under_way: Option<AskId>,
+    /// What was asked for, and is not answered.
+    under_way: Vec<(AskId, Gap)>,
+    /// How large an event of its last answer was, in the mean.
+    event_bytes: Option<usize>,
     not_before: Duration,
     pauses: Retry,
     turn: usize,
@@ -153,8 +156,32 @@ struct Lane {
 impl Lane {
     fn new() -> Self {
         let pauses = Retry::doubling(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX);
-        Self { under_way: None, not_before: Duration::ZERO, pauses, turn: 0 }
+        Self { under_way: Vec::new(), event_bytes: None, not_before: Duration::ZERO, pauses, turn: 0 }
     }
+
+    /// The first part of a gap that nobody was asked for.
+    fn unasked(&self, gap: Gap) -> Option<Gap> {
+        let mut asked: Vec<Gap> = self.under_way.iter().map(|(_, asked)| *asked).collect();
+        asked.sort_by_key(|asked| asked.first);
+        let (mut first, mut last) = (gap.first, gap.last);
+        for asked in asked {
+            if first < asked.first {
+                last = last.min(asked.first - 1);
+                break;
+            }
+            first = first.max(asked.last + 1);
+        }
+        (first <= last).then_some(Gap { first, last, ..gap })
+    }
+}
+
+/// How much is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// Bytes of events in one answer, about.
+    pub bytes: usize,
+    /// Requests at the same time; each origin may have one in any case.
+    pub at_once: usize,
 }
 
 impl Fetching {
@@ -163,40 +190,54 @@ impl Fetching {
         Self { lanes: BTreeMap::new(), spread: Spread(seed) }
     }
 
-    /// The requests to send now, each for about so many bytes. `next_ask` gives their numbers.
+    /// The requests to send now. `next_ask` gives their numbers.
     pub fn plan(
         &mut self,
-        (gaps, bytes): (&[Gap], usize),
+        (gaps, amount): (&[Gap], Amount),
         members: &Members,
         uptime: Duration,
         mut next_ask: impl FnMut() -> AskId,
     ) -> Vec<(AskId, NodeId, Request)> {
+        let Amount { bytes, at_once } = amount;
         let mut requests = Vec::new();
-        for gap in gaps {
+        let mut under_way: usize = self.lanes.values().map(|lane| lane.under_way.len()).sum();
+        for &gap in gaps {
             let lane = self.lanes.entry(gap.origin).or_insert_with(Lane::new);
-            if lane.under_way.is_some() || uptime < lane.not_before {
+            if uptime < lane.not_before {
                 continue;
             }
-            let holders = members.holders(gap.origin, gap.first, uptime);
-            let Some(&holder) = holders.get(lane.turn % holders.len().max(1)) else { continue };
-            let ask = next_ask();
-            lane.under_way = Some(ask);
-            let request = Request::Fetch { origin: gap.origin, first: gap.first, last: gap.last, bytes };
-            requests.push((ask, holder, request));
+            while (lane.under_way.is_empty() || under_way < at_once)
+                && let Some(mut part) = lane.unasked(gap)
+            {
+                let holders = members.holders(gap.origin, part.first, uptime);
+                let Some(&holder) = holders.get(lane.turn % holders.len().max(1)) else { break };
+                // Where one answer ends the next one begins only if all that is asked for fits: what does not is a gap again.
+                if let Some(size) = lane.event_bytes.filter(|_| 1 < at_once) {
+                    let count = (bytes - bytes / 8) / size.max(1);
+                    part.last = part.last.min(part.first.saturating_add(count as Sequence).max(part.first + 1) - 1);
+                }
+                let ask = next_ask();
+                lane.under_way.push((ask, part));
+                under_way += 1;
+                let request = Request::Fetch { origin: gap.origin, first: part.first, last: part.last, bytes };
+                requests.push((ask, holder, request));
+            }
         }
         requests
     }
 
     /// Whose events were asked for, if the request is one of ours.
     pub fn origin_of(&self, ask: AskId) -> Option<NodeId> {
-        self.lanes.iter().find(|(_, lane)| lane.under_way == Some(ask)).map(|(&origin, _)| origin)
+        let asked = |lane: &Lane| lane.under_way.iter().any(|(asked, _)| *asked == ask);
+        self.lanes.iter().find(|(_, lane)| asked(lane)).map(|(&origin, _)| origin)
     }
 
-    /// A request has ended, and brought something or not.
-    pub fn ended(&mut self, origin: NodeId, useful: bool, uptime: Duration) {
+    /// A request for events of `origin` has ended. `useful`: how large its events were, in the mean; none: it brought nothing.
+    pub fn ended(&mut self, (origin, ask): (NodeId, AskId), useful: Option<usize>, uptime: Duration) {
         let Some(lane) = self.lanes.get_mut(&origin) else { return };
-        lane.under_way = None;
-        if useful {
+        lane.under_way.retain(|(asked, _)| *asked != ask);
+        if let Some(event_bytes) = useful {
+            lane.event_bytes = Some(event_bytes);
             lane.pauses.reset();
         } else {
             lane.turn = lane.turn.wrapping_add(1);
@@ -211,6 +252,6 @@ impl Fetching {
 
     /// The connection was lost: what was under way will not be answered.
     pub fn forget(&mut self) {
-        self.lanes.values_mut().for_each(|lane| lane.under_way = None);
+        self.lanes.values_mut().for_each(|lane| lane.under_way.clear());
     }
 }

@@ -245,48 +245,51 @@ impl Replica {
             return;
         }
         let Some(origin) = self.fetching.origin_of(ask) else { return };
-        let useful = frame.is_some_and(|frame| self.take_fetched(origin, frame, at));
-        self.fetching.ended(origin, useful, at.uptime);
-        if useful {
+        let useful = frame.and_then(|frame| self.take_fetched(origin, frame, at));
+        self.fetching.ended((origin, ask), useful, at.uptime);
+        if useful.is_some() {
             self.counters.gaps_fetched += 1;
         }
     }
 
-    fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> bool {
+    /// Takes an answer. Answers how large its events were, in the mean; nothing when it brought nothing.
+    fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> Option<usize> {
         let page = match wire::decode(frame) {
             Ok(Message::Fetched(Answer::Events(page))) => page,
             Ok(Message::Refused(reason)) => {
                 tracing::warn!(%origin, reason, "another node refused to hand over events");
-                return false;
+                return None;
             }
-            Ok(_) => return false,
+            Ok(_) => return None,
             Err(error) => {
                 tracing::warn!(%origin, %error, "refused an answer");
-                return false;
+                return None;
             }
         };
         if let Err(error) = receive::check(&page.pieces, &page.layouts) {
             tracing::warn!(%origin, %error, "refused an answer");
-            return false;
+            return None;
         }
         if !self.check_link(origin, &page.pieces, page.before, at) {
-            return false;
+            return None;
         }
         if page.pieces.iter().any(|piece| self.is_given_up(origin, piece)) {
-            return false; // The next member may have what this node gave way to.
+            return None; // The next member may have what this node gave way to.
         }
         let layouts = Arc::from(page.layouts);
+        let (bytes, count) =
+            page.pieces.iter().fold((0, 0), |(bytes, count), piece| (bytes + piece.size(), count + piece.events.len()));
         let mut useful = false;
         for (piece, link) in order::linked(page.pieces, page.before) {
             useful |= self.order.offer(origin, (piece, link), &layouts, &self.store.durable().vector);
         }
-        useful
+        useful.then_some(bytes / count.max(1))
     }
 
     /// Applies groups whose turn it is, as many as fit one short transaction. Answers what it did: where the journal is too long,
     /// a page of that becomes events instead.
     pub(super) fn apply_due(&mut self, at: Moment) -> Result<Worked, Failure> {
-        let (most, page) = ((self.apply_rows_max(at), self.portion(at).bytes()), self.overrun.page());
+        let (most, page) = ((self.apply_rows_max(at), self.portion(at).lot_bytes()), self.overrun.page());
         let Self { store, order, .. } = self;
         let Some(first) = order.next(&store.durable().vector) else { return Ok(Worked::Idle) };
         let applied = match apply(store, order, (first, most), page, at)? {
@@ -430,7 +433,7 @@ impl Replica {
         let portion = self.portion(at);
         let gaps = self.gaps_within(portion.ahead_bytes());
         let next_ask = &mut self.next_ask;
-        let requests = self.fetching.plan((&gaps, portion.bytes()), &self.members, at.uptime, || {
+        let requests = self.fetching.plan((&gaps, portion.fetch()), &self.members, at.uptime, || {
             *next_ask += 1;
             *next_ask
         });
@@ -484,6 +487,7 @@ fn apply(
             let (known, ends) = (applier.done.duplicates, step.ends());
             match step {
                 Step::Discard(origin) => {
+                    applier.apply_gathered()?;
                     let room = rows_max - rows;
                     let gone = applier.discard_staged(origin, room)?;
                     rows += gone;
@@ -495,7 +499,7 @@ fn apply(
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();
-                    applier.group(origin, &group, &layouts)?;
+                    applier.gather(origin, group, &layouts)?;
                 }
                 Step::Stage(origin, piece, layouts) => {
                     rows += piece.events.len();
@@ -506,7 +510,8 @@ fn apply(
                     order.staged(origin, piece.last(), &piece.context, whole);
                 }
                 Step::ApplyStaged(origin, last) => {
-                    rows = rows_max;
+                    rows += usize::try_from(last - applier.position().of(origin)).unwrap_or(rows_max);
+                    applier.apply_gathered()?;
                     applier.staged_group(origin, last)?;
                     order.unstage(origin);
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Moment, Replica};
 use crate::bootstrap::gate::Phase;
 use crate::edge::store::Log;
+use crate::flow::fetch::Amount;
 use crate::limits;
 
 /// For how long a node takes little after its disk refused something: it may refuse for reasons that its free space does not
@@ -30,12 +31,28 @@ pub enum Portion {
 }
 
 impl Portion {
-    /// Bytes of events that one transaction applies, and one request asks for: about as many.
+    /// Bytes of events that one page of a load has, which is one transaction.
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::Small => limits::PAGE_BYTES_SMALL,
             Self::Usual | Self::Quiet => limits::PAGE_BYTES,
             Self::Large => limits::PAGE_BYTES_MAX,
+        }
+    }
+
+    /// How much is asked for at a time of what others wrote.
+    pub(super) fn fetch(self) -> Amount {
+        match self {
+            Self::Large => Amount { bytes: limits::FETCH_BYTES_BEHIND, at_once: limits::FETCHES_AT_ONCE },
+            other => Amount { bytes: other.bytes(), at_once: 1 },
+        }
+    }
+
+    /// Bytes of events that one transaction applies.
+    pub(super) fn lot_bytes(self) -> usize {
+        match self {
+            Self::Large => limits::LOT_BYTES_MAX,
+            other => other.bytes(),
         }
     }
 

@@ -10,6 +10,7 @@ mod cluster;
 mod conflict;
 mod crash;
 mod digest;
+mod gathered;
 mod ingest;
 mod kept;
 mod large;

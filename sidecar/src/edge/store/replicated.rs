@@ -41,6 +41,7 @@ pub(super) struct EventSql {
     pub history: String,
     pub by_id: String,
     pub staged: String,
+    pub any_between: String,
     pub is_staged: String,
     pub set_processed: String,
     pub set_range_processed: String,
@@ -160,6 +161,7 @@ impl EventSql {
                          ORDER BY other.timestamp DESC LIMIT 3)) AS contested
                  FROM {events} AS event WHERE ?1 <= id AND id <= ?2 ORDER BY id DESC"
             ),
+            any_between: format!("SELECT 1 FROM {events} WHERE ?1 <= id AND id <= ?2"),
             set_processed: format!("UPDATE {events} SET processed = ?2 WHERE id = ?1"),
             records_after: format!(
                 "SELECT DISTINCT record_id FROM {events} WHERE ?1 < record_id ORDER BY record_id LIMIT ?2"
@@ -206,6 +208,11 @@ impl Shape {
         };
         shape.prove(connection)?;
         Ok(shape)
+    }
+
+    /// Whether writing a row of it changes nothing else, and depends on no other row.
+    pub fn keeps_to_its_row(&self) -> bool {
+        self.holders.is_empty() && self.triggers != Firing::On
     }
 
     /// Prepares the statements once: a table whose definition calls a function of the service cannot be written here.

@@ -74,7 +74,7 @@ impl Tx<'_> {
         const DOING: &str = "delete the beginning of a group";
         assert!(origin != self.durable.node, "bug: a node stages nothing of its own");
         let applied = self.durable.vector.of(origin);
-        let [first, last] = [applied + 1, Sequence::MAX >> 1].map(|sequence| EventId { origin, sequence }.to_string());
+        let [first, last] = self.beyond(origin);
         let mut gone = 0;
         for table in self.tables().with_events(self.connection)? {
             let table = quoted(&event_table::name(table));
@@ -92,6 +92,28 @@ impl Tx<'_> {
             self.discard_contexts(origin, applied)?;
         }
         Ok(gone)
+    }
+
+    /// Whether anything is stored of `origin` beyond its position in a declared table.
+    pub fn has_beyond(&self, origin: NodeId) -> Result<bool, Error> {
+        let [first, last] = self.beyond(origin);
+        for table in self.tables().iter() {
+            let found = self
+                .connection
+                .prepare_cached(&table.events.any_between)
+                .and_then(|mut statement| statement.exists([&first, &last]))
+                .doing_with(|| format!("look for events of {origin} beyond its position"))?;
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first and the last id that an event of `origin` beyond its position can have.
+    fn beyond(&self, origin: NodeId) -> [String; 2] {
+        let first = self.durable.vector.of(origin) + 1;
+        [first, Sequence::MAX >> 1].map(|sequence| EventId { origin, sequence }.to_string())
     }
 
     /// Deletes what was noted of what the authors of events beyond `last` had seen: it comes again with them.

@@ -7,7 +7,7 @@ use rowcast_schema::record;
 
 use super::Applier;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Kept, ParkReason, Replicated, SnapshotPage, Stored};
+use crate::edge::store::{Error, Kept, ParkReason, Replicated, SnapshotPage, SnapshotRow, Stored};
 use crate::event::{Event, EventId, Operation, Version};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
@@ -15,14 +15,19 @@ use crate::limits;
 use crate::position::{NodeId, Vector};
 
 impl Applier<'_, '_> {
-    /// Stores the events of a page, and makes the rows of their records.
+    /// Stores the events of a page, and makes the rows of their records. They come by record, which is the order of the table and of
+    /// one index; of a page it is at hand in any order. In that of their ids they meet each page of the other index once.
     ///
     /// # Errors
     /// When the database fails.
     pub fn snapshot_page(&mut self, page: &SnapshotPage) -> Result<(), Error> {
         page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
         page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
-        for row in &page.rows {
+        let mut rows: Vec<&SnapshotRow> = page.rows.iter().collect();
+        if rows.iter().all(|row| self.is_plain(&row.event)) {
+            rows.sort_unstable_by_key(|row| (row.origin, row.sequence));
+        }
+        for row in rows {
             let id = EventId { origin: row.origin, sequence: row.sequence };
             self.snapshot_event(id, row.group_last, &row.event)?;
         }

@@ -1,0 +1,177 @@
+//! A node that is far behind applies many groups in one transaction, in the order of their records: that comes to the same as
+//! one after the other as they came. And it asks for them several ranges at a time.
+
+use std::time::Duration;
+
+use rowcast::clock::Timestamp;
+use rowcast::edge::clock;
+use rowcast::edge::store::{Answer, Page};
+use rowcast::event::{Event, EventId, Operation, Piece};
+use rowcast::flow::apply::Applier;
+use rowcast::flow::fetch::Request;
+use rowcast::limits;
+use rowcast::position::{NodeId, Sequence};
+use rowcast::replica::{Input, Output, Worked};
+use rowcast::wire::{self, Message};
+use rowcast_schema::layout::Layout;
+
+use super::order::presence;
+use super::random::Random;
+use super::{Node, layout, layouts, node_id, piece, toml};
+
+/// `t` has nothing but its key, `u` a UNIQUE value, and a trigger of the service fires for each row of `s`.
+const TABLES: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);
+    CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, a TEXT UNIQUE);
+    CREATE TABLE s(id TEXT PRIMARY KEY NOT NULL, a TEXT);
+    CREATE TABLE fired(id TEXT, a TEXT, t TEXT);
+    CREATE TRIGGER f AFTER INSERT ON s BEGIN INSERT INTO fired VALUES (new.id, new.a, (SELECT group_concat(v) FROM (SELECT id || a AS v FROM t ORDER BY id))); END;";
+
+const DECLARED: &str = "service = \"s\"\n[tables.t]\n[tables.u]\n[tables.s]\ntriggers = \"run\"\n";
+
+/// What is looked at in the end. In `fired` the order counts.
+const LOOKED_AT: [&str; 6] = [
+    "SELECT id || a AS v FROM t ORDER BY id",
+    "SELECT id || coalesce(a, '') AS v FROM u ORDER BY id",
+    "SELECT id || a AS v FROM s ORDER BY id",
+    "SELECT concat_ws(' ', id, a, t) AS v FROM fired ORDER BY rowid",
+    "SELECT concat_ws(' ', id, record_id, operation_type, data, timestamp, processed, group_last) AS v
+     FROM (SELECT * FROM t_Events UNION ALL SELECT * FROM u_Events UNION ALL SELECT * FROM s_Events) ORDER BY id",
+    "SELECT concat_ws(' ', table_name, record_id, winner, loser) AS v FROM _rowcast_conflicts ORDER BY 1",
+];
+
+struct Story {
+    random: Random,
+    shapes: Vec<Layout>,
+    base: Timestamp,
+    positions: [Sequence; 3],
+}
+
+impl Story {
+    fn event(&mut self) -> Event {
+        let (random, shape) = (&mut self.random, &self.shapes);
+        // Most are of the table whose events may change their order.
+        let shape = if random.chance(7, 8) { &shape[0] } else { random.pick(shape) };
+        let record = format!("k{}", random.below(9));
+        let value = format!("v{}", random.below(5));
+        let data = random.chance(4, 5).then(|| format!(r#"{{"id":"{record}","a":"{value}"}}"#));
+        Event {
+            table: shape.table.clone(),
+            operation: if data.is_some() { Operation::Update } else { Operation::Delete },
+            record_id: record,
+            data,
+            timestamp: Timestamp(self.base.0 + i64::try_from(random.below(60)).unwrap()),
+            layout: shape.id,
+            changed: -1,
+        }
+    }
+
+    /// A group, and which of the origins made it.
+    fn group(&mut self) -> (NodeId, Piece) {
+        let events: Vec<Event> = (0..=self.random.below(4)).map(|_| self.event()).collect();
+        let origin = self.random.below(3);
+        let context = (0..3).filter(|_| self.random.chance(1, 2)).collect::<Vec<_>>();
+        let context = context.into_iter().map(|at| (node_id(at as u128 + 7), self.positions[at])).collect();
+        let first = self.positions[origin] + 1;
+        self.positions[origin] += events.len() as Sequence;
+        (node_id(origin as u128 + 7), Piece { context, ..piece(first, self.positions[origin], events) })
+    }
+}
+
+#[test]
+fn in_the_order_of_the_records_it_comes_to_the_same() {
+    for seed in 0..60 {
+        let mut nodes = [(); 2].map(|()| Node::ready(DECLARED, TABLES));
+        let mut stores = nodes.each_mut().map(Node::store);
+        let now = clock::now();
+        let shapes: Vec<Layout> = ["t", "u", "s"].iter().map(|table| layout(table, &["id", "a"])).collect();
+        let known = layouts(&shapes.iter().collect::<Vec<_>>());
+        let mut story = Story { random: Random::seeded(seed), shapes, base: now, positions: [0; 3] };
+        for _ in 0..6 {
+            let groups: Vec<(NodeId, Piece)> = (0..=story.random.below(20)).map(|_| story.group()).collect();
+            // A load may have brought some of it before.
+            let brought = story.random.chance(1, 3).then(|| story.random.pick(&groups).clone());
+            for (store, gathers) in stores.iter_mut().zip([false, true]) {
+                let applied = store.write(|tx| {
+                    let mut applier = Applier::new(tx, now);
+                    if let Some((origin, piece)) = &brought {
+                        for (event, sequence) in piece.events.iter().zip(piece.first..) {
+                            applier.snapshot_event(EventId { origin: *origin, sequence }, piece.group_last, event)?;
+                        }
+                    }
+                    for (origin, group) in groups.clone() {
+                        match gathers {
+                            true => applier.gather(origin, group, &known)?,
+                            false => applier.group(origin, &group, &known)?,
+                        }
+                    }
+                    applier.finish()
+                });
+                let applied = applied.unwrap();
+                let events: usize = groups.iter().map(|(_, group)| group.events.len()).sum();
+                let twice = brought.as_ref().map_or(0, |(_, piece)| piece.events.len());
+                assert_eq!((applied.events, applied.duplicates), (events as u64, twice as u64));
+            }
+            assert_eq!(stores[0].durable().vector, stores[1].durable().vector);
+            for sql in LOOKED_AT {
+                assert_eq!(nodes[0].text(sql), nodes[1].text(sql), "seed {seed}: {sql}");
+            }
+        }
+        assert!(nodes[0].text(LOOKED_AT[0]).is_some_and(|rows| rows.len() > 10), "there is something to compare");
+    }
+}
+
+/// The answers are short in turn, come in another order, and one does not come: it has all in the end, without asking for
+/// anything twice while it is on its way.
+#[test]
+fn a_node_that_is_far_behind_asks_for_several_ranges_at_once() {
+    const LAST: Sequence = 30_000;
+    let sql = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+    let mut node = Node::ready(&toml(&["t"]), sql);
+    node.start(false);
+    let (origin, shape, now) = (node_id(8), layout("t", &["id", "a"]), clock::now());
+    // Groups of three: where an answer ends, one is mostly cut.
+    let events = |first: Sequence, last: Sequence| {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for sequence in first..=last {
+            let (group_last, id) = (sequence.div_ceil(3) * 3, format!("k{}", sequence * 7919 % LAST));
+            let data = format!(r#"{{"id":"{id}","a":"{sequence}{}"}}"#, "-".repeat(1_000));
+            let event = super::event(&shape, &id, Some(&data), now);
+            match pieces.last_mut().filter(|piece| piece.group_last == group_last) {
+                Some(piece) => piece.events.push(event),
+                None => pieces.push(piece(sequence, group_last, vec![event])),
+            }
+        }
+        pieces
+    };
+    node.hear(presence(&node, 8, &[(8, LAST)]));
+    let (mut most, mut answered) = (0, 0);
+    let mut under_way: Vec<(u64, Sequence, Sequence)> = Vec::new();
+    for _ in 0..400 {
+        node.tick(Duration::from_millis(100));
+        for output in node.replica().take_outputs() {
+            if let Output::Ask { ask, request: Request::Fetch { first, last, .. }, .. } = output {
+                let apart = |(_, other, end): &(u64, Sequence, Sequence)| last < *other || *end < first;
+                assert!(first <= last && under_way.iter().all(apart), "{first} to {last}: {under_way:?}");
+                under_way.push((ask, first, last));
+            }
+        }
+        most = most.max(under_way.len());
+        if let Some((ask, first, last)) = under_way.pop() {
+            answered += 1;
+            let last = if answered % 5 == 0 { first + (last - first) / 2 } else { last.min(first + 2_000) };
+            let page = Page { pieces: events(first, last), layouts: vec![shape.clone()], before: None };
+            let frame = (answered != 7).then(|| wire::encode(&Message::Fetched(Answer::Events(page))).into());
+            let at = node.at();
+            node.replica().handle(Input::Answer { ask, frame }, at);
+            while node.work() != Worked::Idle {}
+        }
+        if node.replica().store().durable().vector.of(origin) == LAST {
+            break;
+        }
+        node.hear(presence(&node, 8, &[(8, LAST)]));
+    }
+    assert_eq!(node.replica().store().durable().vector.of(origin), LAST);
+    assert_eq!(node.text("SELECT count(*) AS v FROM t").as_deref(), Some("30000"));
+    assert_eq!(node.text("SELECT count(*) AS v FROM t_Events WHERE NOT processed").as_deref(), Some("0"));
+    assert_eq!(most, limits::FETCHES_AT_ONCE);
+}
