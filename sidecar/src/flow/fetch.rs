@@ -144,8 +144,8 @@ impl Spread {
 
 #[derive(Debug)]
 struct Lane {
-    /// What was asked for, and is not answered.
-    under_way: Vec<(AskId, Gap)>,
+    /// What was asked for, in which turn, and is not answered.
+    under_way: Vec<(AskId, Gap, usize)>,
     /// How large an event of its last answer was, in the mean.
     event_bytes: Option<usize>,
     not_before: Duration,
@@ -161,7 +161,7 @@ impl Lane {
 
     /// The first part of a gap that nobody was asked for.
     fn unasked(&self, gap: Gap) -> Option<Gap> {
-        let mut asked: Vec<Gap> = self.under_way.iter().map(|(_, asked)| *asked).collect();
+        let mut asked: Vec<Gap> = self.under_way.iter().map(|(_, asked, _)| *asked).collect();
         asked.sort_by_key(|asked| asked.first);
         let (mut first, mut last) = (gap.first, gap.last);
         for asked in asked {
@@ -174,6 +174,9 @@ impl Lane {
         (first <= last).then_some(Gap { first, last, ..gap })
     }
 }
+
+/// Events that one answer has room for, or one request at a time is made.
+const MANY: usize = 16;
 
 /// How much is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +209,8 @@ impl Fetching {
             if uptime < lane.not_before {
                 continue;
             }
+            // Large events come one at a time: a few fill the memory and the link.
+            let at_once = if lane.event_bytes.is_some_and(|size| size <= bytes / MANY) { at_once } else { 1 };
             while (lane.under_way.is_empty() || under_way < at_once)
                 && let Some(mut part) = lane.unasked(gap)
             {
@@ -217,7 +222,7 @@ impl Fetching {
                     part.last = part.last.min(part.first.saturating_add(count as Sequence).max(part.first + 1) - 1);
                 }
                 let ask = next_ask();
-                lane.under_way.push((ask, part));
+                lane.under_way.push((ask, part, lane.turn));
                 under_way += 1;
                 let request = Request::Fetch { origin: gap.origin, first: part.first, last: part.last, bytes };
                 requests.push((ask, holder, request));
@@ -228,18 +233,20 @@ impl Fetching {
 
     /// Whose events were asked for, if the request is one of ours.
     pub fn origin_of(&self, ask: AskId) -> Option<NodeId> {
-        let asked = |lane: &Lane| lane.under_way.iter().any(|(asked, _)| *asked == ask);
+        let asked = |lane: &Lane| lane.under_way.iter().any(|(asked, ..)| *asked == ask);
         self.lanes.iter().find(|(_, lane)| asked(lane)).map(|(&origin, _)| origin)
     }
 
     /// A request for events of `origin` has ended. `useful`: how large its events were, in the mean; none: it brought nothing.
     pub fn ended(&mut self, (origin, ask): (NodeId, AskId), useful: Option<usize>, uptime: Duration) {
         let Some(lane) = self.lanes.get_mut(&origin) else { return };
-        lane.under_way.retain(|(asked, _)| *asked != ask);
-        if let Some(event_bytes) = useful {
-            lane.event_bytes = Some(event_bytes);
+        let Some(at) = lane.under_way.iter().position(|(asked, ..)| *asked == ask) else { return };
+        let (.., turn) = lane.under_way.swap_remove(at);
+        lane.event_bytes = useful; // After a failure one request is enough, until it brings something.
+        if useful.is_some() {
             lane.pauses.reset();
-        } else {
+        } else if turn == lane.turn {
+            // Of several that fail together only the first one counts: it is the next holder's turn, not that of the one after it.
             lane.turn = lane.turn.wrapping_add(1);
             lane.not_before = uptime + lane.pauses.pause().mul_f64(0.5 + self.spread.next());
         }

@@ -158,7 +158,7 @@ impl Sender {
         mut outputs: mpsc::Receiver<Output>,
         stop: CancellationToken,
     ) -> Result<(), BoxError> {
-        // Requests are bounded by the node: one an origin, and one for loading.
+        // Requests are bounded by the node: one an origin or a few for all, and one for loading.
         let mut asking = JoinSet::new();
         loop {
             let output = tokio::select! {
@@ -219,5 +219,5 @@ pub(super) fn ended(stop: &CancellationToken) -> Result<(), BoxError> {
     if stop.is_cancelled() { Ok(()) } else { Err("the subscription ended".into()) }
 }
 
-/// Requests under way at the same time, at most: one an origin that is behind, and one for loading.
-const _: () = assert!(limits::MEMBERS_MAX < limits::INBOX_LEN + 1);
+/// Requests under way at the same time, at most: one an origin that is behind, or a few for all of them, and one for loading.
+const _: () = assert!(limits::MEMBERS_MAX < limits::INBOX_LEN + 1 && limits::FETCHES_AT_ONCE < limits::MEMBERS_MAX);

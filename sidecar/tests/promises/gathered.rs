@@ -79,6 +79,7 @@ impl Story {
 
 #[test]
 fn in_the_order_of_the_records_it_comes_to_the_same() {
+    let mut moved = 0;
     for seed in 0..60 {
         let mut nodes = [(); 2].map(|()| Node::ready(DECLARED, TABLES));
         let mut stores = nodes.each_mut().map(Node::store);
@@ -117,7 +118,49 @@ fn in_the_order_of_the_records_it_comes_to_the_same() {
             }
         }
         assert!(nodes[0].text(LOOKED_AT[0]).is_some_and(|rows| rows.len() > 10), "there is something to compare");
+        let stored = nodes.each_ref().map(|node| node.text("SELECT id AS v FROM t_Events ORDER BY rowid"));
+        moved += usize::from(stored[0] != stored[1]);
     }
+    assert!(moved > 50, "they were applied in another order in {moved} of 60");
+}
+
+/// Four requests that fail together are one failure: the next holder is asked, after a short pause. One at a time, until it brings
+/// something.
+#[test]
+fn where_one_holder_fails_the_next_one_is_asked_for_all_of_it() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    node.start(false);
+    let (origin, shape, now) = (node_id(8), layout("t", &["id", "a"]), clock::now());
+    let mut asked = Vec::new();
+    for round in 0..60 {
+        for id in [8, 9] {
+            let said = presence(&node, id, &[(8, 1_000_000)]);
+            node.hear(said);
+        }
+        node.tick(Duration::from_millis(100));
+        for output in node.replica().take_outputs() {
+            let Output::Ask { ask, to, request: Request::Fetch { first, .. } } = output else { continue };
+            asked.push((round, to));
+            // The origin brings something once.
+            let frame = (to == origin && first == 1).then(|| {
+                let piece = |at: u64| {
+                    let data = format!(r#"{{"id":"k{at}","a":"x"}}"#);
+                    piece(at, at, vec![super::event(&shape, &format!("k{at}"), Some(&data), now)])
+                };
+                let page = Page { pieces: (1..=100).map(piece).collect(), layouts: vec![shape.clone()], before: None };
+                wire::encode(&Message::Fetched(Answer::Events(page))).into()
+            });
+            let at = node.at();
+            node.replica().handle(Input::Answer { ask, frame }, at);
+        }
+        while node.work() != Worked::Idle {}
+    }
+    let failed: Vec<_> = asked[1..].chunk_by(|one, next| one.0 == next.0).map(|asks| (asks[0].1, asks.len())).collect();
+    assert_eq!(failed[0], (origin, limits::FETCHES_AT_ONCE), "{asked:?}");
+    for (at, &(to, count)) in failed.iter().enumerate().skip(1) {
+        assert_eq!((to == origin, count), (at % 2 == 0, 1), "{asked:?}");
+    }
+    assert!(failed.len() > 4, "the pause does not grow fourfold: {asked:?}");
 }
 
 /// The answers are short in turn, come in another order, and one does not come: it has all in the end, without asking for

@@ -58,7 +58,9 @@ impl Applier<'_, '_> {
             let ids = (group.first..).map(|sequence| EventId { origin: *origin, sequence });
             turns.extend(group.events.iter().zip(ids).map(|(event, id)| (event, id, group)));
         }
-        turns.sort_by_key(|(event, ..)| (&event.table, &event.record_id));
+        // By the table's own name: events may spell it in another case.
+        let tables = self.tx.tables();
+        turns.sort_by_cached_key(|(event, ..)| (tables.get(&event.table).map(|table| &table.name), &event.record_id));
         for (event, id, group) in turns {
             self.arrived(id, group.group_last, event, Some(&group.context))?;
         }
