@@ -20,9 +20,9 @@ pub const APPLY_ROWS_MAX: usize = 500;
 /// several times in so many rows, and it is written once.
 pub const APPLY_ROWS_QUIET_MAX: usize = 2_000;
 
-/// The same while the node is not READY: two to five tenths of a second. It is far behind, and each page of an index that keys in
-/// random order meet is written once in so many rows.
-pub const APPLY_ROWS_BEHIND_MAX: usize = 24_000;
+/// The same while the node is not READY: about 300 ms. Where they take longer it takes fewer. It is far behind, and each page of an index
+/// that keys in random order meet is written once in so many rows.
+pub const APPLY_ROWS_BEHIND_MAX: usize = 16_000;
 
 /// Bytes of events of such a transaction.
 pub const LOT_BYTES_MAX: usize = 6 * 1024 * 1024;
@@ -56,21 +56,23 @@ pub const PAGE_BYTES: usize = 1024 * 1024;
 /// The same of a snapshot request while the node is not READY and its service is quiet; nobody is given more.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// The same of both where there is little room. A row may be larger: it travels alone.
+pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
+
 /// Bytes of one of several fetches at the same time, while the node is not READY and its service is quiet. Who is asked has
 /// a few times as much in memory for each that it answers.
 pub const FETCH_BYTES_BEHIND: usize = 1536 * 1024;
 
-/// Fetches at the same time then, all origins together, if each has one: what the next transaction applies arrives while this one goes on.
+/// Fetches at the same time then, all origins together, unless more have one each: what the next transaction applies arrives while this
+/// one goes on.
 pub const FETCHES_AT_ONCE: usize = 4;
-
-/// The same where there is little room. A row may be larger: it travels alone.
-pub const PAGE_BYTES_SMALL: usize = 256 * 1024;
 
 /// Less room than this beside the database, and little is taken at a time: four times the log as the node's own thread lets it grow.
 pub const ROOM_SMALL: u64 = 64 * 1024 * 1024;
 
-/// Less room than this, and no more than usual is taken at a time, and a log that grows fast is not copied all along: four times the
-/// log as a node that is not READY lets it grow. Under a service that writes without a pause it has had 200 MB.
+/// Less room than this, and no more than usual is taken at a time, and a log that grows fast is not copied all along: more than the log
+/// as a node that is not READY lets it grow, with what one more transaction adds where each row meets two pages of its own. Under a
+/// service that writes without a pause it has had 200 MB.
 pub const ROOM_USUAL: u64 = 256 * 1024 * 1024;
 
 /// Ids that a database had before, and that are remembered: of most of them numbers may have been given out twice.
@@ -209,11 +211,12 @@ pub const WAL_FRAMES_SMALL: i64 = 64;
 /// over what is there takes less than to append.
 pub const WAL_BYTES_KEPT: i64 = 34 * 1024 * 1024;
 
-/// The same while the node is not READY and its service is quiet: as long as it gets. With less, a catch-up cut and made anew half
-/// of it all the time.
+/// The same while the node is not READY and its service is quiet: as long as one is when it is copied. With less, a catch-up cut
+/// and made anew half of it all the time.
 pub const WAL_BYTES_KEPT_BEHIND: i64 = 66 * 1024 * 1024;
 
 const _: () = assert!(WAL_FRAMES_MAX * (4096 + 24) + 32 <= WAL_BYTES_KEPT_BEHIND);
+const _: () = assert!((WAL_FRAMES_MAX as u64 + 2 * APPLY_ROWS_BEHIND_MAX as u64) * (4096 + 24) < ROOM_USUAL);
 
 /// Frames that are not in the database yet from which on they are copied beside the work, while the node is not READY and its
 /// service is quiet.

@@ -196,6 +196,7 @@ pub struct Replica {
     /// How fast it writes,
     pace: Pace,
     fitting: Fitting,
+    fitting_behind: Fitting,
     /// and whether its journal has been too long for a while.
     overrun: Overrun,
     /// Times that groups were applied since what comes behind that had a turn.
@@ -278,7 +279,8 @@ impl Replica {
             polled_at: at.uptime,
             written_at: None,
             pace: Pace::default(),
-            fitting: Fitting::default(),
+            fitting: Fitting::beside_the_service(),
+            fitting_behind: Fitting::behind(),
             overrun: Overrun::default(),
             applied_in_a_row: 0,
             only_journal: false,

@@ -1,6 +1,6 @@
 //! What comes in: feeds, presence, answers, announcements; and applying the groups whose turn it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -311,7 +311,9 @@ impl Replica {
             applied.events + applied.duplicates + applied.discarded,
             applied.ingested.iter().map(|done| done.events).sum(),
         );
-        self.fitting.applied(usize::try_from(rows).unwrap_or(usize::MAX), own);
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        self.fitting.applied(rows, own);
+        self.fitting_behind.applied(rows, own);
         self.counters.applied += applied.events;
         self.counters.duplicates += applied.duplicates;
         self.counters.conflicts += applied.conflicts;
@@ -480,6 +482,8 @@ fn apply(
         }
         drained.extend(ingest::drain(tx, at.wall)?);
         let (mut rows, mut bytes) = (0, 0);
+        // Whose beginning of a group was staged in this transaction.
+        let mut begun = BTreeSet::new();
         let mut applier = Applier::new(tx, at.wall);
         applier.done.ingested = drained;
         while rows < rows_max && bytes < bytes_max {
@@ -505,12 +509,18 @@ fn apply(
                     rows += piece.events.len();
                     bytes += piece.size();
                     applier.stage(origin, &piece, &layouts)?;
+                    if piece.first == applier.position().of(origin) + 1 {
+                        begun.insert(origin);
+                    }
                     let staged = piece.last() - applier.position().of(origin);
                     let whole = piece.ends_group() || limits::GROUP_ROWS_MAX <= staged;
                     order.staged(origin, piece.last(), &piece.context, whole);
                 }
                 Step::ApplyStaged(origin, last) => {
-                    rows += usize::try_from(last - applier.position().of(origin)).unwrap_or(rows_max);
+                    // What was staged before is not counted yet, and may be much.
+                    if !begun.contains(&origin) {
+                        rows = rows_max;
+                    }
                     applier.apply_gathered()?;
                     applier.staged_group(origin, last)?;
                     order.unstage(origin);

@@ -131,22 +131,36 @@ const COPIES_MAX: u32 = 4;
 /// 1, 3 and 8 ms.
 const APPLY_HELD: Duration = Duration::from_millis(4);
 
-/// Rows that one transaction applies while the service writes: as many as hold the lock for about [`APPLY_HELD`]. How many that
-/// are depends on the machine, on the size of the rows, and on how many pages of indexes they meet.
+/// The same while the service is quiet and the node not READY: a service that begins to write has a busy timeout of 1 s or more.
+const APPLY_HELD_BEHIND: Duration = Duration::from_millis(300);
+
+/// Rows that one transaction applies: as many as hold the lock for about so long. How many that are depends on the machine, on the
+/// size of the rows, and on how many pages of indexes they meet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fitting {
     rows: usize,
     /// Rows of the last transaction, if it did little else than applying them.
     last: Option<usize>,
-}
-
-impl Default for Fitting {
-    fn default() -> Self {
-        Self { rows: limits::APPLY_ROWS_MAX, last: None }
-    }
+    held: Duration,
+    least: usize,
+    most: usize,
 }
 
 impl Fitting {
+    /// While the service writes.
+    pub(super) fn beside_the_service() -> Self {
+        Self::new(APPLY_HELD, limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX)
+    }
+
+    /// While the service is quiet, and the node is not READY.
+    pub(super) fn behind() -> Self {
+        Self::new(APPLY_HELD_BEHIND, limits::APPLY_ROWS_QUIET_MAX, limits::APPLY_ROWS_BEHIND_MAX)
+    }
+
+    fn new(held: Duration, least: usize, most: usize) -> Self {
+        Self { rows: most, last: None, held, least, most }
+    }
+
     /// Takes in what the last transaction did: fewer rows of others do not make it shorter where it made many events of its own.
     pub(super) fn applied(&mut self, rows: usize, own: usize) {
         self.last = (own <= rows / 4).then_some(rows);
@@ -155,14 +169,14 @@ impl Fitting {
     /// Takes in for how long it held the lock, and whether it took so many rows.
     fn note(&mut self, held: Duration, counts: bool) {
         let Some(last) = self.last.take().filter(|_| counts) else { return };
-        if APPLY_HELD < held {
-            let fit = (last as f64 * APPLY_HELD.as_secs_f64() / held.as_secs_f64()) as usize;
+        if self.held < held {
+            let fit = (last as f64 * self.held.as_secs_f64() / held.as_secs_f64()) as usize;
             // It may have been the disk, once: so by no more than a half.
             self.rows = self.rows.min(fit).max(self.rows / 2);
-        } else if held < APPLY_HELD / 2 && self.rows <= last {
+        } else if held < self.held / 2 && self.rows <= last {
             self.rows += self.rows / 4;
         }
-        self.rows = self.rows.clamp(limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX);
+        self.rows = self.rows.clamp(self.least, self.most);
     }
 
     pub(super) fn rows(self) -> usize {
@@ -209,10 +223,10 @@ impl Replica {
         }
     }
 
-    /// Rows that one transaction applies now: while the service writes, as many as it has time for.
+    /// Rows that one transaction applies now: as many as somebody has time for who waits for the write lock.
     pub(super) fn apply_rows_max(&self, at: Moment) -> usize {
         match self.portion(at) {
-            Portion::Large => limits::APPLY_ROWS_BEHIND_MAX,
+            Portion::Large => self.fitting_behind.rows(),
             Portion::Quiet => limits::APPLY_ROWS_QUIET_MAX,
             Portion::Usual | Portion::Small => self.fitting.rows(),
         }
@@ -220,8 +234,9 @@ impl Replica {
 
     /// Takes in for how long a transaction that applied held the write lock.
     pub fn note_applied(&mut self, held: Duration, at: Moment) {
-        let counts = matches!(self.portion(at), Portion::Usual | Portion::Small);
-        self.fitting.note(held, counts);
+        let portion = self.portion(at);
+        self.fitting.note(held, matches!(portion, Portion::Usual | Portion::Small));
+        self.fitting_behind.note(held, matches!(portion, Portion::Large));
     }
 
     /// Whether a log that grows fast may be copied all along: it gets long. One that only this node writes, on its way to READY, is
@@ -269,7 +284,7 @@ mod tests {
 
     #[test]
     fn where_rows_take_long_fewer_are_applied_at_once() {
-        let mut fitting = Fitting::default();
+        let mut fitting = Fitting::beside_the_service();
         let mut after = |rows, own, millis, times| {
             for _ in 0..times {
                 fitting.applied(rows, own);
@@ -291,6 +306,19 @@ mod tests {
         for counts in [false, true] {
             fitting.note(Duration::from_millis(900), counts);
             assert_eq!(fitting.rows(), most, "the service was quiet then, and what came next was no such transaction");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_behind_does_not_keep_the_lock_for_long_either() {
+        let mut fitting = Fitting::behind();
+        let most = limits::APPLY_ROWS_BEHIND_MAX;
+        for (millis, rows) in
+            [(300, most), (600, most / 2), (300, most / 2), (100, most / 2 * 5 / 4), (9_000, most / 2 * 5 / 8)]
+        {
+            fitting.applied(fitting.rows(), 0);
+            fitting.note(Duration::from_millis(millis), true);
+            assert_eq!(fitting.rows(), rows, "after {millis} ms");
         }
     }
 
