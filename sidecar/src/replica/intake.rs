@@ -132,6 +132,7 @@ impl Replica {
             if schema != self.schema() {
                 tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
             }
+            self.reach_also(node);
         }
         self.follow_lowered(node, &lowered, at);
     }

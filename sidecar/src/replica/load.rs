@@ -15,7 +15,7 @@ use crate::flow::ingest;
 use crate::flow::receive;
 use crate::limits;
 use crate::members::{Members, Presence};
-use crate::position::Vector;
+use crate::position::{NodeId, Vector};
 use crate::steady::reconcile::{Cursor, Truth};
 use crate::wire::{self, Message};
 
@@ -333,6 +333,13 @@ impl Replica {
             self.phase = Phase::CatchingUp { target: self.goal(at) };
         }
         false
+    }
+
+    /// Who is heard for the first time while this node catches up has been overheard so far: what it has is reached, too.
+    pub(super) fn reach_also(&mut self, member: NodeId) {
+        if let (Phase::CatchingUp { target }, Some(presence)) = (&mut self.phase, self.members.presence(member)) {
+            target.join(&presence.vector);
+        }
     }
 
     /// Everything is loaded: from here on the position counts, what is written is a change, and the others may hear of it.
