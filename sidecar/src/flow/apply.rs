@@ -64,7 +64,7 @@ pub struct Applier<'t, 'a> {
     /// The row that is written has been compared: no service's word is in it that no event knows.
     compared: bool,
     /// Groups that are applied together.
-    gathered: gather::Gathered,
+    gathered: gather::Gathered<'a>,
     /// What it did so far.
     pub done: Applied,
 }
@@ -84,9 +84,9 @@ impl<'t, 'a> Applier<'t, 'a> {
         }
     }
 
-    /// How far everything is applied, in this transaction.
+    /// How far everything is applied in this transaction, or gathered.
     pub fn position(&self) -> &Vector {
-        &self.tx.durable.vector
+        self.gathered.ahead.as_ref().unwrap_or(&self.tx.durable.vector)
     }
 
     /// Applies a whole group and moves the position.

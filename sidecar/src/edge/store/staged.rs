@@ -94,20 +94,12 @@ impl Tx<'_> {
         Ok(gone)
     }
 
-    /// Whether anything is stored of `origin` beyond its position in a declared table.
-    pub fn has_beyond(&self, origin: NodeId) -> Result<bool, Error> {
-        let [first, last] = self.beyond(origin);
-        for table in self.tables().iter() {
-            let found = self
-                .connection
-                .prepare_cached(&table.events.any_between)
-                .and_then(|mut statement| statement.exists([&first, &last]))
-                .doing_with(|| format!("look for events of {origin} beyond its position"))?;
-            if found {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether anything is stored of `origin` beyond its position in one table.
+    pub fn has_beyond(&self, table: &Replicated, origin: NodeId) -> Result<bool, Error> {
+        self.connection
+            .prepare_cached(&table.events.any_between)
+            .and_then(|mut statement| statement.exists(self.beyond(origin)))
+            .doing_with(|| format!("look for events of {origin} beyond its position in `{}`", table.name))
     }
 
     /// The first and the last id that an event of `origin` beyond its position can have.

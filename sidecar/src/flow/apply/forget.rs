@@ -15,8 +15,9 @@ use crate::limits;
 use crate::position::{NodeId, Vector};
 
 impl Applier<'_, '_> {
-    /// Stores the events of a page, and makes the rows of their records. They come by record, which is the order of the table and of
-    /// one index; of a page it is at hand in any order. In that of their ids they meet each page of the other index once.
+    /// Stores the events of a page, and makes the rows of their records. They come by record, and are stored by id where that comes to
+    /// the same: what a page has lies close together in the table and in the index of the records, in any order, and in
+    /// the index of the ids it is spread over all.
     ///
     /// # Errors
     /// When the database fails.
@@ -24,7 +25,7 @@ impl Applier<'_, '_> {
         page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
         page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
         let mut rows: Vec<&SnapshotRow> = page.rows.iter().collect();
-        if rows.iter().all(|row| self.is_plain(&row.event)) {
+        if rows.iter().all(|row| self.plain(&row.event).is_some()) {
             rows.sort_unstable_by_key(|row| (row.origin, row.sequence));
         }
         for row in rows {

@@ -13,41 +13,43 @@ use rowcast_schema::layout::Layout;
 
 use super::Applier;
 use crate::clock;
-use crate::edge::store::Error;
+use crate::edge::store::{Error, Replicated};
 use crate::event::{Event, EventId, Piece};
 use crate::limits;
-use crate::position::NodeId;
+use crate::position::{NodeId, Vector};
 
-/// Groups that wait for the end of the transaction. The position is beyond them.
+/// Groups that wait for the end of the transaction.
 #[derive(Default)]
-pub(super) struct Gathered {
+pub(super) struct Gathered<'a> {
     groups: Vec<(NodeId, Piece)>,
+    /// The position with them; none: there are none.
+    pub(super) ahead: Option<Vector>,
     /// The transaction has had a group.
     begun: bool,
-    /// Whether nothing was stored of an origin beyond its position when the first group of it came.
-    clear: BTreeMap<NodeId, bool>,
+    /// Per origin and table, whether nothing was stored there beyond the position when the first event came.
+    clear: BTreeMap<(NodeId, &'a str), bool>,
 }
 
-impl Applier<'_, '_> {
-    /// Moves the position past a whole group, and applies it later in the transaction, with others: at the latest when
-    /// it ends.
+impl<'a> Applier<'_, 'a> {
+    /// Takes a whole group, and applies it later in the transaction, with others: at the latest when it ends.
     ///
     /// # Errors
     /// When the database fails.
     pub fn gather(&mut self, origin: NodeId, group: Piece, layouts: &[Layout]) -> Result<(), Error> {
         // The first one is mostly the only one: then there is nothing to put in order.
         let begun = std::mem::replace(&mut self.gathered.begun, true);
-        if !begun || !self.is_clear(origin)? || !group.events.iter().all(|event| self.is_plain(event)) {
+        if !begun || !self.may_wait(origin, &group)? {
             self.apply_gathered()?;
             return self.group(origin, &group, layouts);
         }
         self.keep(origin, &group, layouts)?;
-        self.pass(origin, &group)?;
+        let position = &self.tx.durable.vector;
+        self.gathered.ahead.get_or_insert_with(|| position.clone()).set(origin, group.last());
         self.gathered.groups.push((origin, group));
         Ok(())
     }
 
-    /// Applies what is gathered.
+    /// Applies what is gathered, and moves the position past it.
     ///
     /// # Errors
     /// When the database fails. Nothing of the transaction may be kept then.
@@ -64,25 +66,39 @@ impl Applier<'_, '_> {
         for (event, id, group) in turns {
             self.arrived(id, group.group_last, event, Some(&group.context))?;
         }
-        Ok(())
+        // Not before: what this node says of its own meanwhile does not claim to have seen them.
+        self.gathered.ahead = None;
+        groups.iter().try_for_each(|(origin, group)| self.pass(*origin, group))
     }
 
-    /// Whether an event only makes its record's row what it says, if it is the newest one.
-    pub(super) fn is_plain(&self, event: &Event) -> bool {
-        let Some(table) = self.tx.tables().get(&event.table) else { return false };
-        let Some(shape) = table.shape.as_ref().filter(|shape| shape.layout.id == event.layout) else { return false };
-        shape.keeps_to_its_row()
-            && self.sees_all(table)
-            && !clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX)
-    }
-
-    /// Whether nothing is stored of an origin beyond its position: a load may have brought what comes now.
-    fn is_clear(&mut self, origin: NodeId) -> Result<bool, Error> {
-        if let Some(&clear) = self.gathered.clear.get(&origin) {
-            return Ok(clear);
+    /// Whether all of a group is plain, and not there yet: a load may have brought what comes now.
+    fn may_wait(&mut self, origin: NodeId, group: &Piece) -> Result<bool, Error> {
+        let mut looked_at = None;
+        for event in &group.events {
+            let Some(table) = self.plain(event) else { return Ok(false) };
+            let name = table.name.as_str();
+            if looked_at.replace(name) == Some(name) {
+                continue;
+            }
+            let clear = match self.gathered.clear.get(&(origin, name)) {
+                Some(&clear) => clear,
+                None => !self.tx.has_beyond(table, origin)?,
+            };
+            self.gathered.clear.insert((origin, name), clear);
+            if !clear {
+                return Ok(false);
+            }
         }
-        let clear = !self.tx.has_beyond(origin)?;
-        self.gathered.clear.insert(origin, clear);
-        Ok(clear)
+        Ok(true)
+    }
+
+    /// The table of an event that only makes its record's row what it says, if it is the newest one.
+    pub(super) fn plain(&self, event: &Event) -> Option<&'a Replicated> {
+        let table = self.tx.tables().get(&event.table)?;
+        let shape = table.shape.as_ref().filter(|shape| shape.layout.id == event.layout)?;
+        let plain = shape.keeps_to_its_row()
+            && self.sees_all(table)
+            && !clock::is_doubtful(event.timestamp, self.now, limits::DRIFT_MAX);
+        plain.then_some(table)
     }
 }

@@ -206,6 +206,19 @@ fn a_group_that_was_cut_is_one_piece_again() {
 }
 
 #[test]
+fn what_is_one_piece_again_has_the_layouts_of_all_its_pieces() {
+    let (mut order, applied) = (Order::default(), Vector::default());
+    let layout = |table: &str| Layout::new(table.into(), vec!["id".into()], vec![0]);
+    for (first, table) in [(1, "t"), (2, "t"), (3, "u")] {
+        let layouts = Arc::from([layout(table)]);
+        order.offer(node(1), (piece(first, first, 3, &[]), Link::default()), &layouts, &applied);
+    }
+    order.discarded(node(1), None);
+    let Some(Step::Apply(_, _, layouts)) = order.next(&applied) else { panic!("it is whole") };
+    assert_eq!(*layouts, [layout("t"), layout("u")]);
+}
+
+#[test]
 fn what_is_held_is_bounded() {
     let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
     let mut first = 2;
