@@ -313,8 +313,8 @@ fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
-#[test]
-fn the_limits_in_the_documents_are_those_of_the_code() {
+/// What each document says of the limits.
+fn limits_told() -> Vec<(&'static str, Vec<String>)> {
     let number = |number: usize| grouped(number as u64);
     let mib = |bytes: usize| {
         assert_eq!(bytes % (1 << 20), 0);
@@ -323,7 +323,7 @@ fn the_limits_in_the_documents_are_those_of_the_code() {
     let a_second = 1000 / limits::DIGEST_PAUSE.as_millis() as usize * limits::DIGEST_PAGE;
     let (inbox, feed) = (mib(limits::INBOX_BYTES_MAX), mib(limits::INBOX_FEED_BYTES_MAX));
     let held = mib(limits::HELD_BYTES_MAX);
-    for (name, texts) in [
+    vec![
         (
             "ARCHITECTURE.md",
             vec![
@@ -350,11 +350,25 @@ fn the_limits_in_the_documents_are_those_of_the_code() {
                 format!("of more than {} rows is applied in pieces", grouped(limits::GROUP_ROWS_MAX)),
                 format!("of more than {} as JSON stays", mib(limits::ROW_BYTES_MAX)),
                 format!("more than {} s ahead", limits::DRIFT_MAX.as_secs()),
+                format!("about {} ms while the node is not READY", limits::APPLY_TIME_BEHIND.as_millis()),
+            ],
+        ),
+        (
+            "docs/performance.md",
+            vec![
+                format!(
+                    "takes up to {} rows, or {}, in one transaction while it is not READY",
+                    number(limits::APPLY_ROWS_BEHIND_MAX),
+                    mib(limits::LOT_BYTES_MAX)
+                ),
+                format!("longer than {} ms, and a thread", limits::APPLY_TIME_BEHIND.as_millis()),
+                format!("hold the lock for more than {} ms", limits::APPLY_TIME.as_millis()),
             ],
         ),
         (
             "docs/protocol.md",
             vec![
+                format!("there is room, {} fetches in all", limits::FETCHES_AT_ONCE),
                 format!("at most {}, before and after", mib(limits::MESSAGE_BYTES_MAX)),
                 format!("at most {} of memory", mib(limits::DECODED_BYTES_MAX)),
                 format!("{} that travel", mib(limits::ROW_BYTES_MAX)),
@@ -370,7 +384,12 @@ fn the_limits_in_the_documents_are_those_of_the_code() {
                 ),
             ],
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn the_limits_in_the_documents_are_those_of_the_code() {
+    for (name, texts) in limits_told() {
         // Lines are cut where they are full: that says nothing.
         let page = page(name).split_whitespace().collect::<Vec<_>>().join(" ");
         for text in texts {

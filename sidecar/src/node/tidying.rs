@@ -41,7 +41,7 @@ pub(super) fn bounds(portion: Portion) -> Bounds {
         Portion::Small => (limits::CACHE_KIB, 0),
         Portion::Usual => (limits::CACHE_KIB, limits::WAL_BYTES_KEPT),
         Portion::Quiet => (limits::CACHE_QUIET_KIB, limits::WAL_BYTES_KEPT),
-        Portion::Large => (limits::CACHE_KIB, limits::WAL_BYTES_KEPT_BEHIND),
+        Portion::Large => (limits::CACHE_QUIET_KIB, limits::WAL_BYTES_KEPT_BEHIND),
     };
     // A commit that copies waits for the disk: where there is room, only if nobody else did so in time.
     let log_frames = if portion == Portion::Small { portion.log_frames_max() } else { limits::WAL_FRAMES_MAX };

@@ -31,7 +31,7 @@ pub enum Portion {
 }
 
 impl Portion {
-    /// Bytes of events that one page of a load has, which is one transaction.
+    /// Bytes of events of one page of a load, which is one transaction; and mostly of one fetch, and of what one transaction applies.
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::Small => limits::PAGE_BYTES_SMALL,
@@ -127,13 +127,6 @@ impl Growth {
 /// Copies one after the other of a log that is written into meanwhile, until it has grown by as much again.
 const COPIES_MAX: u32 = 4;
 
-/// How long a transaction that applies is to hold the write lock while the service writes: SQLite's busy handler looks again after
-/// 1, 3 and 8 ms.
-const APPLY_HELD: Duration = Duration::from_millis(4);
-
-/// The same while the service is quiet and the node not READY: a service that begins to write has a busy timeout of 1 s or more.
-const APPLY_HELD_BEHIND: Duration = Duration::from_millis(300);
-
 /// Rows that one transaction applies: as many as hold the lock for about so long. How many that are depends on the machine, on the
 /// size of the rows, and on how many pages of indexes they meet.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +134,7 @@ pub(super) struct Fitting {
     rows: usize,
     /// Rows of the last transaction, if it did little else than applying them.
     last: Option<usize>,
-    held: Duration,
+    aim: Duration,
     least: usize,
     most: usize,
 }
@@ -149,16 +142,16 @@ pub(super) struct Fitting {
 impl Fitting {
     /// While the service writes.
     pub(super) fn beside_the_service() -> Self {
-        Self::new(APPLY_HELD, limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX)
+        Self::new(limits::APPLY_TIME, limits::APPLY_ROWS_MIN, limits::APPLY_ROWS_MAX)
     }
 
     /// While the service is quiet, and the node is not READY.
     pub(super) fn behind() -> Self {
-        Self::new(APPLY_HELD_BEHIND, limits::APPLY_ROWS_QUIET_MAX, limits::APPLY_ROWS_BEHIND_MAX)
+        Self::new(limits::APPLY_TIME_BEHIND, limits::APPLY_ROWS_QUIET_MAX, limits::APPLY_ROWS_BEHIND_MAX)
     }
 
-    fn new(held: Duration, least: usize, most: usize) -> Self {
-        Self { rows: most, last: None, held, least, most }
+    fn new(aim: Duration, least: usize, most: usize) -> Self {
+        Self { rows: most, last: None, aim, least, most }
     }
 
     /// Takes in what the last transaction did: fewer rows of others do not make it shorter where it made many events of its own.
@@ -169,11 +162,11 @@ impl Fitting {
     /// Takes in for how long it held the lock, and whether it took so many rows.
     fn note(&mut self, held: Duration, counts: bool) {
         let Some(last) = self.last.take().filter(|_| counts) else { return };
-        if self.held < held {
-            let fit = (last as f64 * self.held.as_secs_f64() / held.as_secs_f64()) as usize;
+        if self.aim < held {
+            let fit = (last as f64 * self.aim.as_secs_f64() / held.as_secs_f64()) as usize;
             // It may have been the disk, once: so by no more than a half.
             self.rows = self.rows.min(fit).max(self.rows / 2);
-        } else if held < self.held / 2 && self.rows <= last {
+        } else if held < self.aim / 2 && self.rows <= last {
             self.rows += self.rows / 4;
         }
         self.rows = self.rows.clamp(self.least, self.most);
