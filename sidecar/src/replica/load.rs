@@ -335,7 +335,7 @@ impl Replica {
         false
     }
 
-    /// Who is heard for the first time while this node catches up has been overheard so far: what it has is reached, too.
+    /// Who is heard for the first time while this node catches up was not among those that it asked: what it has is reached, too.
     pub(super) fn reach_also(&mut self, member: NodeId) {
         if let (Phase::CatchingUp { target }, Some(presence)) = (&mut self.phase, self.members.presence(member)) {
             target.join(&presence.vector);
