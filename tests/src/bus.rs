@@ -30,6 +30,8 @@ pub struct Message {
 pub struct Subscription<'a> {
     bus: &'a Bus,
     subscriber: async_nats::Subscriber,
+    /// The subject of a message of its own, which the server gave back when it knew of the subscription.
+    own: String,
 }
 
 impl Bus {
@@ -40,7 +42,7 @@ impl Bus {
         Self { runtime, client }
     }
 
-    /// Publishes bytes and waits until the server has them.
+    /// Publishes bytes and waits until they are sent.
     pub fn publish(&self, subject: &str, payload: impl Into<Vec<u8>>) {
         self.runtime.block_on(async {
             self.client.publish(subject.to_owned(), payload.into().into()).await.expect("failed to publish");
@@ -83,19 +85,31 @@ impl Bus {
 
     /// Subscribes, and waits until the server knows.
     pub fn subscribe(&self, subject: &str) -> Subscription<'_> {
+        let own = self.client.new_inbox();
         let subscriber = self.runtime.block_on(async {
             let subscriber = self.client.subscribe(subject.to_owned()).await.expect("failed to subscribe");
-            self.client.flush().await.expect("failed to subscribe");
+            // A flush tells that it was sent. What comes back over this connection was read after it.
+            let mut back = self.client.subscribe(own.clone()).await.expect("failed to subscribe");
+            self.client.publish(own.clone(), "".into()).await.expect("failed to publish");
+            back.next().await.expect("the server answers");
             subscriber
         });
-        Subscription { bus: self, subscriber }
+        Subscription { bus: self, subscriber, own }
     }
 }
 
 impl Subscription<'_> {
     /// The next message, if one comes within `bound`.
     pub fn next(&mut self, bound: Duration) -> Option<Message> {
-        let next = async { tokio::time::timeout(bound, self.subscriber.next()).await.ok().flatten() };
+        let foreign = async {
+            loop {
+                let message = self.subscriber.next().await;
+                if message.as_ref().is_none_or(|message| *message.subject != *self.own) {
+                    break message;
+                }
+            }
+        };
+        let next = async { tokio::time::timeout(bound, foreign).await.ok().flatten() };
         let message = self.bus.runtime.block_on(next)?;
         Some(Message {
             subject: message.subject.to_string(),
