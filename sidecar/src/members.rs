@@ -150,7 +150,12 @@ impl Members {
 
     /// What a node said last.
     pub fn presence(&self, node: NodeId) -> Option<&Presence> {
-        self.all.get(&node).map(|member| &member.presence)
+        self.get(node).map(|member| &member.presence)
+    }
+
+    /// A member, and when it was heard.
+    pub fn get(&self, node: NodeId) -> Option<&Member> {
+        self.all.get(&node)
     }
 
     /// What all live members together have.

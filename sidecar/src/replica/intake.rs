@@ -122,8 +122,8 @@ impl Replica {
         self.answered_at.get_or_insert(at.uptime);
         self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
-        let before = self.members.presence(node).map(|before| before.session);
-        if before != Some(presence.session) {
+        let before = self.members.get(node).map(|before| (before.presence.session, before.seen));
+        if before.map(|(session, _)| session) != Some(presence.session) {
             self.order.started_again(node);
         }
         let lowered = self.lowered_by(&presence);
@@ -132,8 +132,8 @@ impl Replica {
             if schema != self.schema() {
                 tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
             }
-            self.reach_also(node);
         }
+        self.reach_answer(node, before.map(|(_, seen)| seen));
         self.follow_lowered(node, &lowered, at);
     }
 

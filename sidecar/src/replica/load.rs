@@ -335,9 +335,12 @@ impl Replica {
         false
     }
 
-    /// Who is heard for the first time while this node catches up was not among those that it asked: what it has is reached, too.
-    pub(super) fn reach_also(&mut self, member: NodeId) {
+    /// The first word of a member since this node asked for the second time is the answer, however late it comes: what it has is
+    /// reached, too. `before`: when it was heard last before that.
+    pub(super) fn reach_answer(&mut self, member: NodeId, before: Option<Duration>) {
+        let Some(asked) = self.confirming.filter(|asked| before.is_none_or(|seen| seen <= *asked)) else { return };
         if let (Phase::CatchingUp { target }, Some(presence)) = (&mut self.phase, self.members.presence(member)) {
+            tracing::debug!(member = presence.name, ?asked, "its answer is reached, too");
             target.join(&presence.vector);
         }
     }
