@@ -6,8 +6,8 @@
 //! Invariants: I3 (local changes first), I4 (a record's content is the fold of its events), I6 (twice is once),
 //! I10 (applied, or parked and visible).
 
+mod deferred;
 mod forget;
-mod gather;
 mod retry;
 mod settle;
 mod staged;
@@ -36,6 +36,8 @@ pub struct Applied {
     pub events: u64,
     /// Events that were stored already.
     pub duplicates: u64,
+    /// Events of long groups that had been stored before and were applied.
+    pub staged: u64,
     /// Beginnings of groups that were deleted, in events.
     pub discarded: u64,
     /// Events that met another one without either author knowing of the other's.
@@ -64,7 +66,7 @@ pub struct Applier<'t, 'a> {
     /// The row that is written has been compared: no service's word is in it that no event knows.
     compared: bool,
     /// Groups that are applied together.
-    gathered: gather::Gathered<'a>,
+    deferred: deferred::Deferred<'a>,
     /// What it did so far.
     pub done: Applied,
 }
@@ -79,14 +81,14 @@ impl<'t, 'a> Applier<'t, 'a> {
             contexts: BTreeMap::new(),
             again: false,
             compared: false,
-            gathered: gather::Gathered::default(),
+            deferred: deferred::Deferred::default(),
             done: Applied::default(),
         }
     }
 
-    /// How far everything is applied in this transaction, or gathered.
+    /// How far everything is applied in this transaction, or deferred.
     pub fn position(&self) -> &Vector {
-        self.gathered.ahead.as_ref().unwrap_or(&self.tx.durable.vector)
+        self.deferred.ahead.as_ref().unwrap_or(&self.tx.durable.vector)
     }
 
     /// Applies a whole group and moves the position.
@@ -121,12 +123,12 @@ impl<'t, 'a> Applier<'t, 'a> {
         self.tx.move_position(own, self.tx.durable.vector.of(own), self.trusted(event.timestamp))
     }
 
-    /// Ends: what is gathered is applied, and parked events whose turn may have come are tried again, a bounded number of them.
+    /// Ends: what is deferred is applied, and parked events whose turn may have come are tried again, a bounded number of them.
     ///
     /// # Errors
     /// When the database fails.
     pub fn finish(mut self) -> Result<Applied, Error> {
-        self.apply_gathered()?;
+        self.apply_deferred()?;
         self.retry_due()?;
         self.done.parked = self.fresh.len() as u64;
         for (id, reason) in self.fresh.iter().take(LOGGED_MAX) {

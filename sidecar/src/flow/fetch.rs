@@ -146,8 +146,8 @@ impl Spread {
 struct Lane {
     /// What was asked for, in which turn, and is not answered.
     under_way: Vec<(AskId, Gap, usize)>,
-    /// How large an event of its last answer was, in the mean.
-    event_bytes: Option<usize>,
+    /// How large the events of its last answer were.
+    sizes: Option<Sizes>,
     not_before: Duration,
     pauses: Retry,
     turn: usize,
@@ -156,7 +156,7 @@ struct Lane {
 impl Lane {
     fn new() -> Self {
         let pauses = Retry::doubling(limits::RETRY_DELAY_MIN, limits::RETRY_DELAY_MAX);
-        Self { under_way: Vec::new(), event_bytes: None, not_before: Duration::ZERO, pauses, turn: 0 }
+        Self { under_way: Vec::new(), sizes: None, not_before: Duration::ZERO, pauses, turn: 0 }
     }
 
     /// The first part of a gap that nobody was asked for.
@@ -177,6 +177,15 @@ impl Lane {
 
 /// Events that one answer has room for, or one request at a time is made.
 const MANY: usize = 16;
+
+/// How large the events of an answer were, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// In the mean.
+    pub mean: usize,
+    /// The largest.
+    pub largest: usize,
+}
 
 /// How much is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,15 +219,15 @@ impl Fetching {
                 continue;
             }
             // Large events come one at a time: a few fill the memory and the link.
-            let at_once = if lane.event_bytes.is_some_and(|size| size <= bytes / MANY) { at_once } else { 1 };
+            let at_once = if lane.sizes.is_some_and(|sizes| sizes.largest <= bytes / MANY) { at_once } else { 1 };
             while (lane.under_way.is_empty() || under_way < at_once)
                 && let Some(mut part) = lane.unasked(gap)
             {
                 let holders = members.holders(gap.origin, part.first, uptime);
                 let Some(&holder) = holders.get(lane.turn % holders.len().max(1)) else { break };
                 // Where one answer ends the next one begins only if all that is asked for fits: what does not is a gap again.
-                if let Some(size) = lane.event_bytes.filter(|_| 1 < at_once) {
-                    let count = (bytes - bytes / 8) / size.max(1);
+                if let Some(sizes) = lane.sizes.filter(|_| 1 < at_once) {
+                    let count = (bytes - bytes / 8) / sizes.mean.max(1);
                     part.last = part.last.min(part.first.saturating_add(count as Sequence).max(part.first + 1) - 1);
                 }
                 let ask = next_ask();
@@ -237,12 +246,12 @@ impl Fetching {
         self.lanes.iter().find(|(_, lane)| asked(lane)).map(|(&origin, _)| origin)
     }
 
-    /// A request for events of `origin` has ended. `useful`: how large its events were, in the mean; none: it brought nothing.
-    pub fn ended(&mut self, (origin, ask): (NodeId, AskId), useful: Option<usize>, uptime: Duration) {
+    /// A request for events of `origin` has ended. `useful`: how large its events were; none: it brought nothing.
+    pub fn ended(&mut self, (origin, ask): (NodeId, AskId), useful: Option<Sizes>, uptime: Duration) {
         let Some(lane) = self.lanes.get_mut(&origin) else { return };
         let Some(at) = lane.under_way.iter().position(|(asked, ..)| *asked == ask) else { return };
         let (.., turn) = lane.under_way.swap_remove(at);
-        lane.event_bytes = useful; // After a failure one request is enough, until it brings something.
+        lane.sizes = useful; // After a failure one request is enough, until it brings something.
         if useful.is_some() {
             lane.pauses.reset();
         } else if turn == lane.turn {

@@ -2,7 +2,7 @@
 //!
 //! Events of one origin are numbered without gaps. The bus may delay, repeat or lose them. [`Order`] releases a piece
 //! once every earlier event of its origin is stored here, and a group once everything that its author had seen is
-//! applied here. It names the gaps it waits for.
+//! applied here, or in the same transaction. It names the gaps it waits for.
 //!
 //! Reads no clock, touches no disk, speaks to no bus: the caller hands it pieces and positions, and carries out the
 //! [`Step`]s.

@@ -8,10 +8,10 @@ use super::{Failure, Moment, Output, Replica, Worked, left_by};
 use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
-use crate::event::EventId;
+use crate::event::{Event, EventId, Piece};
 use crate::flow::apply::Applier;
 use crate::flow::capture::announced::{self, Heard, Read, Refusal};
-use crate::flow::fetch::AskId;
+use crate::flow::fetch::{AskId, Sizes};
 use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::{self, Gap, Order, Step};
 use crate::flow::receive;
@@ -253,8 +253,8 @@ impl Replica {
         }
     }
 
-    /// Takes an answer. Answers how large its events were, in the mean; nothing when it brought nothing.
-    fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> Option<usize> {
+    /// Takes an answer. Answers how large its events were; nothing when it brought nothing.
+    fn take_fetched(&mut self, origin: NodeId, frame: &[u8], at: Moment) -> Option<Sizes> {
         let page = match wire::decode(frame) {
             Ok(Message::Fetched(Answer::Events(page))) => page,
             Ok(Message::Refused(reason)) => {
@@ -278,13 +278,15 @@ impl Replica {
             return None; // The next member may have what this node gave way to.
         }
         let layouts = Arc::from(page.layouts);
-        let (bytes, count) =
-            page.pieces.iter().fold((0, 0), |(bytes, count), piece| (bytes + piece.size(), count + piece.events.len()));
+        let events = || page.pieces.iter().flat_map(|piece| &piece.events);
+        let bytes: usize = page.pieces.iter().map(Piece::size).sum();
+        let largest = events().map(Event::size).max().unwrap_or(0);
+        let sizes = Sizes { mean: bytes / events().count().max(1), largest };
         let mut useful = false;
         for (piece, link) in order::linked(page.pieces, page.before) {
             useful |= self.order.offer(origin, (piece, link), &layouts, &self.store.durable().vector);
         }
-        useful.then_some(bytes / count.max(1))
+        useful.then_some(sizes)
     }
 
     /// Applies groups whose turn it is, as many as fit one short transaction. Answers what it did: where the journal is too long,
@@ -309,7 +311,7 @@ impl Replica {
             metrics::REPLICATION_SECONDS.record(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
         }
         let (rows, own) = (
-            applied.events + applied.duplicates + applied.discarded,
+            applied.events + applied.duplicates + applied.staged + applied.discarded,
             applied.ingested.iter().map(|done| done.events).sum(),
         );
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
@@ -492,7 +494,6 @@ fn apply(
             let (known, ends) = (applier.done.duplicates, step.ends());
             match step {
                 Step::Discard(origin) => {
-                    applier.apply_gathered()?;
                     let room = rows_max - rows;
                     let gone = applier.discard_staged(origin, room)?;
                     rows += gone;
@@ -504,7 +505,7 @@ fn apply(
                 Step::Apply(origin, group, layouts) => {
                     rows += group.events.len();
                     bytes += group.size();
-                    applier.gather(origin, group, &layouts)?;
+                    applier.defer(origin, group, &layouts)?;
                 }
                 Step::Stage(origin, piece, layouts) => {
                     rows += piece.events.len();
@@ -522,7 +523,6 @@ fn apply(
                     if !begun.contains(&origin) {
                         rows = rows_max;
                     }
-                    applier.apply_gathered()?;
                     applier.staged_group(origin, last)?;
                     order.unstage(origin);
                 }

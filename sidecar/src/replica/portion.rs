@@ -147,7 +147,9 @@ impl Fitting {
 
     /// While the service is quiet, and the node is not READY.
     pub(super) fn behind() -> Self {
-        Self::new(limits::APPLY_TIME_BEHIND, limits::APPLY_ROWS_QUIET_MAX, limits::APPLY_ROWS_BEHIND_MAX)
+        // It begins with what is sure not to take long.
+        let rows = 2 * limits::APPLY_ROWS_QUIET_MAX;
+        Self { rows, ..Self::new(limits::APPLY_TIME_BEHIND, limits::APPLY_ROWS_MAX, limits::APPLY_ROWS_BEHIND_MAX) }
     }
 
     fn new(aim: Duration, least: usize, most: usize) -> Self {
@@ -166,7 +168,7 @@ impl Fitting {
             let fit = (last as f64 * self.aim.as_secs_f64() / held.as_secs_f64()) as usize;
             // It may have been the disk, once: so by no more than a half.
             self.rows = self.rows.min(fit).max(self.rows / 2);
-        } else if held < self.aim / 2 && self.rows <= last {
+        } else if held < self.aim * 3 / 4 && self.rows <= last {
             self.rows += self.rows / 4;
         }
         self.rows = self.rows.clamp(self.least, self.most);
@@ -305,14 +307,20 @@ mod tests {
     #[test]
     fn a_node_that_is_behind_does_not_keep_the_lock_for_long_either() {
         let mut fitting = Fitting::behind();
-        let most = limits::APPLY_ROWS_BEHIND_MAX;
-        for (millis, rows) in
-            [(300, most), (600, most / 2), (300, most / 2), (100, most / 2 * 5 / 4), (9_000, most / 2 * 5 / 8)]
-        {
-            fitting.applied(fitting.rows(), 0);
-            fitting.note(Duration::from_millis(millis), true);
-            assert_eq!(fitting.rows(), rows, "after {millis} ms");
-        }
+        let mut after = |millis, times| {
+            for _ in 0..times {
+                fitting.applied(fitting.rows(), 0);
+                fitting.note(Duration::from_millis(millis), true);
+            }
+            fitting.rows()
+        };
+        let begins = 2 * limits::APPLY_ROWS_QUIET_MAX;
+        assert_eq!(
+            [(300, 9), (100, 1), (600, 1)].map(|(millis, times)| after(millis, times)),
+            [begins, begins * 5 / 4, begins * 5 / 8]
+        );
+        assert_eq!(after(20, 20), limits::APPLY_ROWS_BEHIND_MAX);
+        assert_eq!(after(9_000, 9), limits::APPLY_ROWS_MAX);
     }
 
     #[test]

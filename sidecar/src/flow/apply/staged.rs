@@ -33,11 +33,13 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
-    /// Deletes at most `limit` events of `origin` that are staged. Answers how many: fewer when none is left.
+    /// Applies what is deferred, then deletes at most `limit` events of `origin` that are staged. Answers how many: fewer when none
+    /// is left.
     ///
     /// # Errors
     /// When the database fails.
     pub fn discard_staged(&mut self, origin: NodeId, limit: usize) -> Result<usize, Error> {
+        self.apply_deferred()?;
         self.contexts.remove(&origin);
         let gone = self.tx.discard_staged(origin, limit)?;
         self.done.discarded += gone as u64;
@@ -52,11 +54,12 @@ impl Applier<'_, '_> {
         self.tx.stored(id)
     }
 
-    /// Applies the staged events of `origin` up to `last`, and moves the position.
+    /// Applies what is deferred, then the staged events of `origin` up to `last`, and moves the position.
     ///
     /// # Errors
     /// When the database fails. Everything stays staged then.
     pub fn staged_group(&mut self, origin: NodeId, last: Sequence) -> Result<(), Error> {
+        self.apply_deferred()?;
         let first = self.tx.durable.vector.of(origin) + 1;
         let context = self.tx.context(EventId { origin, sequence: first })?;
         let mut greatest = Timestamp::default();
@@ -81,6 +84,7 @@ impl Applier<'_, '_> {
                 }
             }
         }
+        self.done.staged += (last + 1).saturating_sub(first);
         self.tx.set_position(origin, last, greatest)
     }
 }

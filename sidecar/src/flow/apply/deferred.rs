@@ -4,8 +4,9 @@
 //! records in the event table, and of the table's own key. In the order of the records each such page is met once in a
 //! transaction, however little of the database is kept in memory. Nobody sees what is in between.
 //!
-//! It comes to the same: events of one record stay in their order, and those of different records of such tables do not know
-//! of each other. Where they do, or where it is not sure, everything before is applied first, and then the group as it came.
+//! It comes to the same, but for the rowids of a table that has none of its own: events of one record stay in their order, and
+//! those of different records of such tables do not know of each other. Where they do (a UNIQUE value, the service's
+//! triggers), or where it is not sure, everything before is applied first, and then the group as it came.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use crate::position::{NodeId, Vector};
 
 /// Groups that wait for the end of the transaction.
 #[derive(Default)]
-pub(super) struct Gathered<'a> {
+pub(super) struct Deferred<'a> {
     groups: Vec<(NodeId, Piece)>,
     /// The position with them; none: there are none.
     pub(super) ahead: Option<Vector>,
@@ -35,26 +36,26 @@ impl<'a> Applier<'_, 'a> {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn gather(&mut self, origin: NodeId, group: Piece, layouts: &[Layout]) -> Result<(), Error> {
+    pub fn defer(&mut self, origin: NodeId, group: Piece, layouts: &[Layout]) -> Result<(), Error> {
         // The first one is mostly the only one: then there is nothing to put in order.
-        let begun = std::mem::replace(&mut self.gathered.begun, true);
+        let begun = std::mem::replace(&mut self.deferred.begun, true);
         if !begun || !self.may_wait(origin, &group)? {
-            self.apply_gathered()?;
+            self.apply_deferred()?;
             return self.group(origin, &group, layouts);
         }
         self.keep(origin, &group, layouts)?;
         let position = &self.tx.durable.vector;
-        self.gathered.ahead.get_or_insert_with(|| position.clone()).set(origin, group.last());
-        self.gathered.groups.push((origin, group));
+        self.deferred.ahead.get_or_insert_with(|| position.clone()).set(origin, group.last());
+        self.deferred.groups.push((origin, group));
         Ok(())
     }
 
-    /// Applies what is gathered, and moves the position past it.
+    /// Applies what is deferred, and moves the position past it.
     ///
     /// # Errors
     /// When the database fails. Nothing of the transaction may be kept then.
-    pub fn apply_gathered(&mut self) -> Result<(), Error> {
-        let groups = std::mem::take(&mut self.gathered.groups);
+    pub(super) fn apply_deferred(&mut self) -> Result<(), Error> {
+        let groups = std::mem::take(&mut self.deferred.groups);
         let mut turns: Vec<(&Event, EventId, &Piece)> = Vec::new();
         for (origin, group) in &groups {
             let ids = (group.first..).map(|sequence| EventId { origin: *origin, sequence });
@@ -67,11 +68,12 @@ impl<'a> Applier<'_, 'a> {
             self.arrived(id, group.group_last, event, Some(&group.context))?;
         }
         // Not before: what this node says of its own meanwhile does not claim to have seen them.
-        self.gathered.ahead = None;
+        self.deferred.ahead = None;
         groups.iter().try_for_each(|(origin, group)| self.pass(*origin, group))
     }
 
-    /// Whether all of a group is plain, and not there yet: a load may have brought what comes now.
+    /// Whether all of a group is plain, and not there yet: a load may have brought what comes now, and what stands here then is
+    /// looked at as soon as the group was taken.
     fn may_wait(&mut self, origin: NodeId, group: &Piece) -> Result<bool, Error> {
         let mut looked_at = None;
         for event in &group.events {
@@ -80,11 +82,11 @@ impl<'a> Applier<'_, 'a> {
             if looked_at.replace(name) == Some(name) {
                 continue;
             }
-            let clear = match self.gathered.clear.get(&(origin, name)) {
+            let clear = match self.deferred.clear.get(&(origin, name)) {
                 Some(&clear) => clear,
                 None => !self.tx.has_beyond(table, origin)?,
             };
-            self.gathered.clear.insert((origin, name), clear);
+            self.deferred.clear.insert((origin, name), clear);
             if !clear {
                 return Ok(false);
             }

@@ -1,5 +1,5 @@
-//! A node that is far behind applies many groups in one transaction, in the order of their records: that comes to the same as
-//! one after the other as they came. And it asks for them several ranges at a time.
+//! Where several groups wait a node applies them in one transaction, in the order of their records: that comes to the same as
+//! one after the other as they came. And one that is far behind asks for them several ranges at a time.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ fn in_the_order_of_the_records_it_comes_to_the_same() {
             let groups: Vec<(NodeId, Piece)> = (0..=story.random.below(20)).map(|_| story.group()).collect();
             // A load may have brought some of it before.
             let brought = story.random.chance(1, 3).then(|| story.random.pick(&groups).clone());
-            for (store, gathers) in stores.iter_mut().zip([false, true]) {
+            for (store, defers) in stores.iter_mut().zip([false, true]) {
                 let applied = store.write(|tx| {
                     let mut applier = Applier::new(tx, now);
                     if let Some((origin, piece)) = &brought {
@@ -108,8 +108,8 @@ fn in_the_order_of_the_records_it_comes_to_the_same() {
                         }
                     }
                     for (origin, group) in groups.clone() {
-                        match gathers {
-                            true => applier.gather(origin, group, &known)?,
+                        match defers {
+                            true => applier.defer(origin, group, &known)?,
                             false => applier.group(origin, &group, &known)?,
                         }
                     }
