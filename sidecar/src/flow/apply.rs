@@ -36,7 +36,7 @@ pub struct Applied {
     pub events: u64,
     /// Events that were stored already.
     pub duplicates: u64,
-    /// Events of long groups that had been stored before and were applied.
+    /// Events of long groups that an earlier transaction had begun to store, and this one applied.
     pub staged: u64,
     /// Beginnings of groups that were deleted, in events.
     pub discarded: u64,

@@ -521,6 +521,7 @@ fn apply(
                 Step::ApplyStaged(origin, last) => {
                     // What was staged before is not counted yet, and may be much.
                     if !begun.contains(&origin) {
+                        applier.done.staged += last - applier.position().of(origin);
                         rows = rows_max;
                     }
                     applier.staged_group(origin, last)?;

@@ -335,8 +335,8 @@ impl Replica {
         false
     }
 
-    /// The first word of a member since this node asked for the second time is the answer, however late it comes: what it has is
-    /// reached, too. `before`: when it was heard last before that.
+    /// The first word of a member since this node asked for the second time is the answer. Where it comes late, and the node is not
+    /// READY yet, what it has is reached, too. `before`: when it was heard last before that.
     pub(super) fn reach_answer(&mut self, member: NodeId, before: Option<Duration>) {
         let Some(asked) = self.confirming.filter(|asked| before.is_none_or(|seen| seen <= *asked)) else { return };
         if let (Phase::CatchingUp { target }, Some(presence)) = (&mut self.phase, self.members.presence(member)) {

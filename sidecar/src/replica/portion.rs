@@ -147,7 +147,7 @@ impl Fitting {
 
     /// While the service is quiet, and the node is not READY.
     pub(super) fn behind() -> Self {
-        // It begins with what is sure not to take long.
+        // It begins with few, and goes down to fewer: how long they take is not known yet.
         let rows = 2 * limits::APPLY_ROWS_QUIET_MAX;
         Self { rows, ..Self::new(limits::APPLY_TIME_BEHIND, limits::APPLY_ROWS_MAX, limits::APPLY_ROWS_BEHIND_MAX) }
     }

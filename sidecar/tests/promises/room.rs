@@ -1,14 +1,16 @@
-//! How much a node takes at a time, by the room that there is.
+//! How much a node takes at a time, by the room and the time that there are.
 
 use std::time::Duration;
 
+use rowcast::edge::clock;
 use rowcast::edge::store::Log;
+use rowcast::event::Event;
 use rowcast::limits;
-use rowcast::replica::{Copying, Earlier, Portion};
+use rowcast::replica::{Copying, Earlier, Portion, Worked};
 
-use super::Node;
 use super::cluster::Cluster;
-use super::toml;
+use super::order::presence;
+use super::{Node, event, layout, node_id, piece, toml};
 
 /// SQLite's own size of a page.
 const PAGE: i64 = 4096;
@@ -146,4 +148,36 @@ fn where_the_service_writes_and_rows_take_long_to_apply_fewer_are_applied_at_onc
     assert!(fast + 2 < slow, "{slow} transactions that take long, {fast} that do not");
     let [slow, fast] = [900, 3].map(|millis| transactions(Duration::from_millis(millis), false));
     assert_eq!(slow, fast, "nobody waits for them");
+}
+
+/// A long group whose beginning was stored before is as many rows for the transaction that applies it as there are in it.
+#[test]
+fn what_was_stored_before_counts_where_it_is_applied() {
+    let mut node = Node::new(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    node.store().write(|tx| tx.set_loaded()).unwrap();
+    node.start(false);
+    let (shape, now) = (layout("t", &["id", "a"]), clock::now());
+    let events = |first: u64, last: u64| -> Vec<Event> {
+        let data = |at| format!(r#"{{"id":"k{at}","a":"x"}}"#);
+        (first..=last).map(|at| event(&shape, &format!("k{at}"), Some(&data(at)), now)).collect()
+    };
+    let hear = |node: &mut Node| node.hear(presence(node, 8, &[(8, 9_001)]));
+    let work = |node: &mut Node| {
+        let before = node.applied;
+        while node.work() != Worked::Idle {}
+        node.applied - before
+    };
+    hear(&mut node);
+    node.run();
+    hear(&mut node);
+    node.feed(node_id(8), vec![piece(1, 3_000, events(1, 2_000))], vec![shape.clone()]);
+    assert_eq!(work(&mut node), 1, "it is stored");
+    node.held = limits::APPLY_TIME_BEHIND * 4 / 3;
+    node.feed(node_id(8), vec![piece(2_001, 3_000, events(2_001, 3_000))], vec![shape.clone()]);
+    assert_eq!(work(&mut node), 1, "it is applied");
+    node.held = Duration::ZERO;
+    // 4,000 rows in four thirds of the time: 3,000 are taken next, and not the half, which is the least.
+    node.feed(node_id(8), (3_001..=9_000).map(|at| piece(at, at, events(at, at))).collect(), vec![shape.clone()]);
+    assert_eq!(work(&mut node), 2);
+    assert_eq!(node.text("SELECT count(*) AS v FROM t").as_deref(), Some("9000"));
 }

@@ -9,6 +9,7 @@
 //! triggers), or where it is not sure, everything before is applied first, and then the group as it came.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use rowcast_schema::layout::Layout;
 
@@ -82,11 +83,10 @@ impl<'a> Applier<'_, 'a> {
             if looked_at.replace(name) == Some(name) {
                 continue;
             }
-            let clear = match self.deferred.clear.get(&(origin, name)) {
-                Some(&clear) => clear,
-                None => !self.tx.has_beyond(table, origin)?,
+            let clear = match self.deferred.clear.entry((origin, name)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => *unknown.insert(!self.tx.has_beyond(table, origin)?),
             };
-            self.deferred.clear.insert((origin, name), clear);
             if !clear {
                 return Ok(false);
             }

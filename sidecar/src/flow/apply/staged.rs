@@ -84,7 +84,6 @@ impl Applier<'_, '_> {
                 }
             }
         }
-        self.done.staged += (last + 1).saturating_sub(first);
         self.tx.set_position(origin, last, greatest)
     }
 }
