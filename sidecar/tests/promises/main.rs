@@ -11,6 +11,7 @@ mod conflict;
 mod crash;
 mod deferred;
 mod digest;
+mod fetches;
 mod ingest;
 mod kept;
 mod large;
