@@ -9,6 +9,10 @@ pub const INGEST_ROWS_MAX: usize = 500;
 /// 100 rows in each transaction, without a pause, stayed what it was.
 pub const INGEST_ROWS_OVERRUN: usize = 4_000;
 
+/// Rows of a group that is made of several transactions, where it is known where those end: other nodes apply it in one transaction,
+/// and a service there waits for the write lock meanwhile.
+pub const GROUP_ROWS_AIM: usize = 200;
+
 /// Bytes of such a page, and of what is in memory for it: the rows of most services are shorter than 1 KiB.
 pub const INGEST_BYTES_OVERRUN: usize = 4 * 1024 * 1024;
 

@@ -158,7 +158,11 @@ fn short(tx: &mut Tx<'_>, rows_max: usize) -> Result<Short, Error> {
         return Ok(Short::No);
     }
     let Some(rows) = tx.journal_whole(rows_max)? else { return Ok(Short::No) };
-    let Some(last) = rows.last() else { return Ok(Short::Empty) };
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Short::Empty) };
+    let ends = &mut tx.durable.journal_ends;
+    if limits::GROUP_ROWS_AIM < rows.len() && ends.cut((first.n, last.n), limits::GROUP_ROWS_AIM) < last.n {
+        return Ok(Short::No);
+    }
     let mut readable = None;
     for row in &rows {
         let known = readable == Some(row.layout.id);
@@ -178,7 +182,7 @@ fn open_group(tx: &mut Tx<'_>, rows_max: usize) -> Result<Option<OpenGroup>, Err
     }
     let Some((last, rows)) = tx.journal_extent()? else { return Ok(None) };
     let first = last + 1 - i64::try_from(rows).unwrap_or(i64::MAX);
-    let mut until = tx.durable.journal_ends.cut((first, last), rows_max);
+    let mut until = tx.durable.journal_ends.cut((first, last), limits::GROUP_ROWS_AIM);
     // Whether a suspect is alive the rows say, and those are as all of the journal left them.
     // They may be looked at in several transactions, after which they are none any more.
     if until < last && !tx.journal_suspects(until, 1)?.is_empty() {

@@ -232,6 +232,18 @@ fn transactions_are_seen_to_end_also_between_two_pages() {
     assert_eq!(groups(&node).as_deref(), Some("1200:1,1500:1,1900:1"));
 }
 
+/// A service elsewhere waits for the write lock while a group is applied.
+#[test]
+fn what_was_seen_to_end_is_taken_together_only_up_to_some_rows() {
+    let mut node = with_a_long_journal();
+    for (prefix, rows) in [("b", 100), ("c", 90), ("d", 100), ("e", 150)] {
+        node.sql(&users(prefix, rows));
+        node.wake();
+    }
+    node.run();
+    assert_eq!(groups(&node).as_deref(), Some("1200:1,1390:2,1490:1,1640:1"));
+}
+
 #[test]
 fn transactions_are_seen_to_end_also_while_the_write_lock_is_waited_for() {
     // Between two of them the node may get the lock: then it sees only the first of them end.

@@ -108,7 +108,7 @@ impl Ends {
         }
         if self.ends.len() == limits::JOURNAL_ENDS_MAX {
             // So many rows become one group in any case.
-            let group = i64::try_from(limits::INGEST_ROWS_MAX).unwrap_or(i64::MAX);
+            let group = i64::try_from(limits::GROUP_ROWS_AIM).unwrap_or(i64::MAX);
             let mut kept = i64::MIN;
             self.ends.retain(|end| {
                 let far = kept.saturating_add(group) <= *end;
