@@ -254,11 +254,12 @@ pub const DRIFT_MAX: Duration = Duration::from_secs(60);
 /// Statements that the writer keeps prepared.
 pub const STATEMENTS_MAX: usize = 512;
 
-/// Records that a node compares with those of another one at a time: some milliseconds of reading, without a lock.
-pub const DIGEST_PAGE: usize = 256;
+/// Records that a node compares with those of another one at a time: two milliseconds of reading, without a lock, in which the
+/// node's thread does nothing else.
+pub const DIGEST_PAGE: usize = 64;
 
 /// Records that are summed up in one digest. Where it differs, this many are looked at one by one.
-pub const DIGEST_RANGE: usize = 64;
+pub const DIGEST_RANGE: usize = 16;
 
 /// Records that a node reads to answer one request of another that compares.
 pub const DIGEST_RECORDS_MAX: usize = 1_024;
@@ -272,8 +273,11 @@ pub const DIGEST_SOURCES_MAX: usize = 32;
 /// Records that are looked at a second time, or mended, at once.
 pub const DIGEST_LOOK_MAX: usize = 32;
 
-/// The pause between two pages of a comparison: with [`DIGEST_PAGE`], at most 12,800 records a second.
+/// The pause between two pages of a comparison: with [`DIGEST_PAGE`], at most 3,200 records a second.
 pub const DIGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same of one that somebody asked for, and waits for: at most 12,800.
+pub const DIGEST_PAUSE_ASKED: Duration = Duration::from_millis(5);
 
 /// Other nodes that one comparison asks.
 pub const DIGEST_MEMBERS_MAX: usize = 16;

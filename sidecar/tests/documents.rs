@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rowcast::bootstrap::whole::{Chunk, Offer, Whole};
 use rowcast::clock::Timestamp;
@@ -320,9 +321,8 @@ fn limits_told() -> Vec<(&'static str, Vec<String>)> {
         assert_eq!(bytes % (1 << 20), 0);
         format!("{} MiB", bytes >> 20)
     };
-    let a_second = 1000 / limits::DIGEST_PAUSE.as_millis() as usize * limits::DIGEST_PAGE;
-    let (inbox, feed) = (mib(limits::INBOX_BYTES_MAX), mib(limits::INBOX_FEED_BYTES_MAX));
-    let held = mib(limits::HELD_BYTES_MAX);
+    let a_second = |pause: Duration| number(1000 / pause.as_millis() as usize * limits::DIGEST_PAGE);
+    let [inbox, feed, held] = [limits::INBOX_BYTES_MAX, limits::INBOX_FEED_BYTES_MAX, limits::HELD_BYTES_MAX].map(mib);
     vec![
         (
             "ARCHITECTURE.md",
@@ -338,7 +338,8 @@ fn limits_told() -> Vec<(&'static str, Vec<String>)> {
             "docs/operations.md",
             vec![
                 format!("in pages of {} records", limits::DIGEST_PAGE),
-                format!("at most {} records a second", number(a_second)),
+                format!("at most {} records a second", a_second(limits::DIGEST_PAUSE)),
+                format!("up to {} a second", a_second(limits::DIGEST_PAUSE_ASKED)),
                 format!("More than {} records of one table", number(limits::REPAIRS_MAX)),
                 format!("shows the last {} that", grouped(limits::CONFLICTS_KEPT.unsigned_abs())),
                 format!("more than {} as JSON", mib(limits::ROW_BYTES_MAX)),

@@ -193,7 +193,9 @@ impl Turner {
     fn take_inputs(&mut self, idle: bool) -> Result<(), super::inbox::Closed> {
         let mut wait = match (idle, self.resting.left(Instant::now())) {
             (true, Duration::ZERO) if self.is_quiet() => QUIET_TURN,
-            (true, Duration::ZERO) => TURN,
+            (true, Duration::ZERO) => {
+                self.replica.compares_in(self.start.elapsed()).map_or(TURN, |left| left.min(TURN))
+            }
             (_, rest) => rest.min(TURN),
         };
         for _ in 0..INPUTS_AT_ONCE {

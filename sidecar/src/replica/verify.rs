@@ -89,6 +89,13 @@ struct Scan {
     report: Report,
 }
 
+impl Scan {
+    /// Between two pages.
+    fn pause(&self) -> Duration {
+        if self.asked { limits::DIGEST_PAUSE_ASKED } else { limits::DIGEST_PAUSE }
+    }
+}
+
 /// The table that is compared now.
 #[derive(Debug)]
 struct TableScan {
@@ -173,6 +180,12 @@ impl Replica {
     /// Whether the comparison has waited for long behind everything else.
     pub(super) fn verify_is_overdue(&self, at: Moment) -> bool {
         self.verify.scan.is_some() && self.verify.not_before + OVERDUE <= at.uptime
+    }
+
+    /// How long until the next page of a comparison may be looked at; none when there is none, or it waits for something else.
+    pub fn compares_in(&self, uptime: Duration) -> Option<Duration> {
+        let left = self.verify.not_before.checked_sub(uptime).filter(|left| !left.is_zero());
+        left.filter(|_| self.verify.scan.is_some())
     }
 
     /// Does one bounded piece of a comparison. Answers whether it did anything.
@@ -289,7 +302,7 @@ impl Replica {
         }
         let next = match std::mem::replace(&mut table.stage, Stage::Records(None)) {
             Stage::Rows(after) => Some(self.verify_rows(scan, &mut table, after, at)?),
-            Stage::Records(after) => Some(self.verify_records(&mut table, after, at)?),
+            Stage::Records(after) => Some(self.verify_records(scan, &mut table, after, at)?),
             Stage::Page(page, waiting) => Some(self.verify_page(scan, &mut table, *page, waiting)),
             Stage::Look(resume) => self.look_again(scan, &mut table, resume, at)?,
             Stage::Looked(looking, waiting) => Some(self.judge_findings(scan, &mut table, *looking, waiting, at)?),

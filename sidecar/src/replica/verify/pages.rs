@@ -70,7 +70,7 @@ impl Replica {
         if let Some(last) = unknown.dangling.into_iter().next_back() {
             table.dangling.example = last;
         }
-        self.verify.not_before = at.uptime + limits::DIGEST_PAUSE;
+        self.verify.not_before = at.uptime + scan.pause();
         let next = unknown.next.map_or(Stage::Records(None), |key| Stage::Rows(Some(key)));
         Ok(go_on(scan, table, Some(next)))
     }
@@ -78,6 +78,7 @@ impl Replica {
     /// Reads some records, compares each with its own events, and asks the others about them.
     pub(super) fn verify_records(
         &mut self,
+        scan: &Scan,
         table: &mut TableScan,
         after: Option<String>,
         at: Moment,
@@ -100,7 +101,7 @@ impl Replica {
             ranges: page.ranges.clone(),
         };
         let waiting = self.ask_all(&table.partners.clone(), &request, at);
-        self.verify.not_before = at.uptime + limits::DIGEST_PAUSE;
+        self.verify.not_before = at.uptime + scan.pause();
         Ok(Stage::Page(Box::new(page), waiting))
     }
 
