@@ -124,7 +124,7 @@ pub const FIGURES: &[Figure] = &[
         "write_p99_during_catchup_ms",
         "catchup",
         AtMost(10.0),
-        "99th percentile of B's service's writes meanwhile, 200 writes/s, ms",
+        "99th percentile of B's service's writes meanwhile, up to 200 writes/s, ms",
     ),
     figure(
         "bootstrap_231k_s",

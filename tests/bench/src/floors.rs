@@ -58,7 +58,14 @@ impl Hop {
     }
 }
 
-/// One writer that stores rows and their events from memory: the file of a replica without a replicator.
+/// Rows in a transaction of [`Applier`].
+const APPLIED: usize = 10_000;
+/// The page cache of a node that is behind, in KiB, and the frames from which on its commits copy the log.
+const CACHE_KIB: i64 = 16 * 1024;
+const LOG_FRAMES: i64 = 16_000;
+
+/// One writer that stores rows and their events from memory: the file of a replica without a replicator. It has the page cache that
+/// a node has which is behind, copies its log as seldom, and applies what one transaction has in the order of the records.
 pub struct Applier {
     connection: Connection,
     upsert: String,
@@ -74,6 +81,8 @@ impl Applier {
         let connection = Connection::open(folder.join(name)).unwrap();
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
         connection.pragma_update(None, "synchronous", "NORMAL").unwrap();
+        connection.pragma_update(None, "cache_size", -CACHE_KIB).unwrap();
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_FRAMES).unwrap();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
         let source = node.service();
         let sql = "SELECT sql FROM sqlite_master WHERE tbl_name IN ('items', 'items_Events') AND type IN ('table', 'index') AND sql NOT NULL ORDER BY type DESC, rowid";
@@ -92,17 +101,20 @@ impl Applier {
         Self { connection, upsert, event }
     }
 
-    /// Stores everything that two queries on `node` give, rows and events, in transactions of `size` rows. Reading the
-    /// source is not in the time.
-    pub fn apply(&self, node: &Node, rows: &str, events: &str, size: usize) -> Duration {
+    /// Stores everything that two queries on `node` give, rows and events. Reading the source is not in the time, nor to bring
+    /// it into order.
+    pub fn apply(&self, node: &Node, rows: &str, events: &str) -> Duration {
         let source = node.service();
         let moment = source.unchecked_transaction().unwrap();
         let (mut rows, mut events) = (moment.prepare(rows).unwrap(), moment.prepare(events).unwrap());
+        let (key, record) = (rows.column_index("id").unwrap(), events.column_index("record_id").unwrap());
         let (width, event_width) = (rows.column_count(), events.column_count());
         let (mut rows, mut events) = (rows.query([]).unwrap(), events.query([]).unwrap());
         let mut time = Duration::ZERO;
         loop {
-            let (rows, events) = (take(&mut rows, width, size), take(&mut events, event_width, size));
+            let (mut rows, mut events) = (take(&mut rows, width), take(&mut events, event_width));
+            rows.sort_by(|a, b| text(&a[key]).cmp(text(&b[key])));
+            events.sort_by(|a, b| text(&a[record]).cmp(text(&b[record])));
             assert_eq!(rows.len(), events.len(), "each row has one event");
             if rows.is_empty() {
                 return time;
@@ -125,9 +137,14 @@ impl Applier {
     }
 }
 
-fn take(from: &mut rusqlite::Rows<'_>, width: usize, max: usize) -> Cells {
+fn text(cell: &Value) -> &str {
+    let Value::Text(text) = cell else { panic!("W0's keys are text, and so are the ids of its records: {cell:?}") };
+    text
+}
+
+fn take(from: &mut rusqlite::Rows<'_>, width: usize) -> Cells {
     let mut taken = Cells::new();
-    while taken.len() < max
+    while taken.len() < APPLIED
         && let Some(row) = from.next().unwrap()
     {
         taken.push((0..width).map(|at| row.get(at).unwrap()).collect());

@@ -34,8 +34,13 @@ impl Service {
 
     /// The service on a file that Rowcast knows nothing of: a new one, with W0's table.
     pub fn plain(folder: &Path, name: &str) -> Self {
+        Self::plain_tables(folder, name, &w0::items())
+    }
+
+    /// The same with several tables of W0's shape.
+    pub fn plain_tables(folder: &Path, name: &str, tables: &[String]) -> Self {
         let plain = Self::existing(&folder.join(name));
-        plain.connection.execute_batch(&w0::table("items")).unwrap();
+        tables.iter().for_each(|table| plain.connection.execute_batch(&w0::table(table)).unwrap());
         plain
     }
 
@@ -99,6 +104,16 @@ impl Service {
             let next = numbers.end.min(at + whole(size));
             self.batch(&w0::rows(at..next));
             at = next;
+        }
+    }
+
+    /// Writes the rows `0..rows` in the order of their keys, by turns to `tables`: that is fast, for what is not measured.
+    pub fn fill_in_key_order(&self, rows: u64, tables: &[String]) {
+        let mut keys: Vec<(u128, u64)> = (0..rows).map(|i| (w0::key(i), i)).collect();
+        keys.sort_unstable();
+        for numbers in keys.chunks(10_000) {
+            let rows: Vec<Row> = numbers.iter().map(|(_, i)| w0::row(*i)).collect();
+            self.spread(&rows, tables);
         }
     }
 

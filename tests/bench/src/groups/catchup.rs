@@ -17,8 +17,6 @@ const ROWS: u64 = 200_000;
 const FILLED: u64 = 10_000;
 /// Rows of B's service have numbers of their own.
 const OF_B: u64 = 1_000_000_000;
-/// Rows in a transaction of the floor: as long as a replica may keep the lock, times two.
-const FLOOR_ROWS: usize = 1_000;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
@@ -63,7 +61,7 @@ fn store(applier: &Applier, a: &Node, after: u64) -> Duration {
     let rows = format!("SELECT * FROM items WHERE rowid > {after} ORDER BY rowid");
     // One origin: its events have the order of its rows.
     let events = format!("SELECT * FROM items_Events WHERE sequence_number > {after} ORDER BY sequence_number");
-    applier.apply(a, &rows, &events, FLOOR_ROWS)
+    applier.apply(a, &rows, &events)
 }
 
 /// The times of the writes of `b`'s own service while `b` catches up, in ms.

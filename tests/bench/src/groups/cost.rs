@@ -9,8 +9,8 @@ use crate::stats::{Samples, ms};
 use crate::w0;
 
 const FILLED: u64 = 20_000;
-const SINGLES: u64 = 2_000;
-const BATCHES: u64 = 50;
+const SINGLES: u64 = 10_000;
+const BATCHES: u64 = 200;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {

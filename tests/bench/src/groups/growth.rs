@@ -1,6 +1,7 @@
 //! Whether Rowcast becomes slower with more rows in a table, or with more tables.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rowcast_tests::Node;
 
@@ -9,7 +10,7 @@ use crate::bench::Bench;
 use crate::figures::Measured;
 use crate::replica::{self, Watch};
 use crate::service::Service;
-use crate::stats::Samples;
+use crate::stats::{Samples, rate};
 use crate::w0;
 
 const ROWS: u64 = 20_000;
@@ -40,30 +41,36 @@ pub fn tables(bench: &Bench) -> Vec<Measured> {
     measured
 }
 
-/// Throughput in transactions of 100, and latency, on `tables` in turn.
+/// Throughput in transactions of 100, by turns with a service alone on as many rows, and latency, on `tables` in turn.
 fn measure(bench: &Bench, a: &Node, b: &Node, tables: &[String], filled: u64, figure: &str) -> Vec<Measured> {
+    let folder = bench.folder();
+    let plain = Service::plain_tables(folder.path(), "plain.db", tables);
+    plain.fill_in_key_order(filled, tables);
     let service = Service::of(a);
     let watch = [Watch::tables(b, tables)];
-    let (mut rates, mut times) = (Samples::default(), Samples::default());
+    let (mut alone, mut rates, mut times) = (Samples::default(), Samples::default(), Samples::default());
+    let write = |service: &Service, rows: &[w0::Row]| -> Duration {
+        rows.chunks(100).map(|rows| service.spread(rows, tables)).sum()
+    };
     let mut at = filled;
     // The first round fills the caches.
     for round in 0..=bench.rounds(3) {
         let rows = w0::rows(at..at + ROWS);
         let few = w0::rows(at + ROWS..at + ROWS + WRITES);
         at += ROWS + WRITES;
-        let rate = throughput::arrived(&watch, &rows, at - WRITES, || {
-            for rows in rows.chunks(100) {
-                service.spread(rows, tables);
-            }
+        let alone_rate = rate(ROWS, write(&plain, &rows));
+        let together = throughput::arrived(&watch, &rows, at - WRITES, || {
+            write(&service, &rows);
         });
         let carried = latency::carried_by(b, tables, &few, PER_SECOND, |row, table| service.single_into(row, table));
         if round > 0 {
-            rates.single(rate);
+            alone.single(alone_rate);
+            rates.single(together);
             times.round(carried);
         }
     }
     vec![
-        Measured::new(&format!("{figure}_throughput_rows_s"), rates.median()),
+        Measured::beside(&format!("{figure}_throughput_rows_s"), rates.median(), &alone.median()),
         Measured::new(&format!("{figure}_latency_p50_ms"), times.median()),
     ]
 }

@@ -14,8 +14,6 @@ use crate::stats::{Samples, rate};
 use crate::w0;
 
 const ROWS: u64 = 1_000_000;
-/// Rows in a transaction of the floor: a bulk insert.
-const FLOOR_ROWS: usize = 10_000;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
@@ -71,7 +69,7 @@ fn into_an_empty_node(bench: &Bench, cluster: &mut rowcast_tests::Cluster) -> Ve
         assert!(joiner.stop().success(), "the joiner did not end well:\n{}", joiner.log());
         let applier = Applier::like(&a, folder.path(), &format!("floor{round}.db"));
         let (items, events) = ("SELECT * FROM items ORDER BY id", "SELECT * FROM items_Events ORDER BY record_id");
-        floor.single(rate(rows, applier.apply(&a, items, events, FLOOR_ROWS)));
+        floor.single(rate(rows, applier.apply(&a, items, events)));
     }
     let (own, floor) = (own.median(), floor.median());
     vec![
