@@ -29,7 +29,7 @@ pub struct Group {
     pub run: fn(&Bench) -> Vec<Measured>,
     /// Whether a short run takes it, when no group is named.
     pub in_short: bool,
-    /// Whether a whole run leaves it out on a machine that is too slow for it.
+    /// Whether a whole run leaves it out when it has taken long already.
     pub may_wait: bool,
 }
 
