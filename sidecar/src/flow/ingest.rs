@@ -1,8 +1,8 @@
 //! Makes events of changes: stamps them, numbers them, stores them, all in the transaction that clears the journal.
 //!
 //! A group is always whole transactions of the service. Where one ends the journal does not say; but whoever reads it sees it end
-//! with a whole one. A short journal is one group. A long one ends where it was seen to end before: in the last ingest, when
-//! the service's commit woke the node, or while the write lock was waited for. Else each group would be what was written while
+//! with a whole one. A short journal is one group. Of a longer one a group ends where a transaction was seen to end before, after some
+//! [`limits::GROUP_ROWS_AIM`] rows: in the last ingest, when the service's commit woke the node, or while the write lock was waited for. Else each group would be what was written while
 //! the one before it was ingested, each longer than the last, and others hold their write lock for a whole one. A group may need
 //! several transactions; its last number is fixed at the beginning, so nothing of it is published before all of it is stored.
 //!
@@ -149,7 +149,7 @@ enum Short {
     Empty,
     /// All of it is one group, which takes no look at the tables.
     Whole(OpenGroup, Vec<JournalRow>),
-    /// It is long, or has begun to be ingested, or has suspects, or rows that cannot be read any more.
+    /// It is long, or ends within it are known, or it has begun to be ingested, or has suspects, or rows that cannot be read any more.
     No,
 }
 

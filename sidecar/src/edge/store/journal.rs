@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn where_more_ends_are_seen_than_are_kept_some_are_known_all_along() {
-        let (ends_max, most) = (limits::JOURNAL_ENDS_MAX as i64, limits::INGEST_ROWS_MAX);
+        let (ends_max, most) = (limits::JOURNAL_ENDS_MAX as i64, limits::GROUP_ROWS_AIM);
         let (mut ends, rows) = (Ends::default(), 50 * ends_max);
         (1..=rows / 5).for_each(|end| ends.see((1, end * 5)));
         let (mut first, mut longest) = (1, 0);
