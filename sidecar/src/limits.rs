@@ -254,8 +254,8 @@ pub const DRIFT_MAX: Duration = Duration::from_secs(60);
 /// Statements that the writer keeps prepared.
 pub const STATEMENTS_MAX: usize = 512;
 
-/// Records that a node compares with those of another one at a time: two milliseconds of reading, without a lock, in which the
-/// node's thread does nothing else.
+/// Records that a node compares with those of another one at a time: some two milliseconds of reading, without a lock, in
+/// which the node's thread does nothing else.
 pub const DIGEST_PAGE: usize = 64;
 
 /// Records that are summed up in one digest. Where it differs, this many are looked at one by one.

@@ -2,9 +2,9 @@
 //!
 //! A group is always whole transactions of the service. Where one ends the journal does not say; but whoever reads it sees it end
 //! with a whole one. A short journal is one group. Of a longer one a group ends where a transaction was seen to end before, after some
-//! [`limits::GROUP_ROWS_AIM`] rows: in the last ingest, when the service's commit woke the node, or while the write lock was waited for. Else each group would be what was written while
-//! the one before it was ingested, each longer than the last, and others hold their write lock for a whole one. A group may need
-//! several transactions; its last number is fixed at the beginning, so nothing of it is published before all of it is stored.
+//! [`limits::GROUP_ROWS_AIM`] rows: in the last ingest, when the service's commit woke the node, or while the write lock was waited
+//! for. Else each group would be what was written while the one before it was ingested, each longer than the last, and others hold
+//! their write lock for a whole one. A group may need several transactions; its last number is fixed at the beginning, so nothing of it is published before all of it is stored.
 //!
 //! Invariants: I1 (nothing leaves before it is stored), I2 (numbers are dense), I5 (stamps grow).
 
@@ -153,16 +153,37 @@ enum Short {
     No,
 }
 
+/// Where the next group is to end, in a journal that ends with `last` and has roughly so many rows.
+struct NextGroup {
+    until: i64,
+    last: i64,
+    rows: usize,
+}
+
+impl NextGroup {
+    /// Whether a journal that has enough rows for several groups is to become several.
+    fn is_part(&self) -> bool {
+        limits::GROUP_ROWS_AIM < self.rows && self.until < self.last
+    }
+}
+
+fn next_group(tx: &mut Tx<'_>) -> Result<Option<NextGroup>, Error> {
+    let Some((last, rows)) = tx.journal_extent()? else { return Ok(None) };
+    let first = last + 1 - i64::try_from(rows).unwrap_or(i64::MAX);
+    let until = tx.durable.journal_ends.cut((first, last), limits::GROUP_ROWS_AIM);
+    Ok(Some(NextGroup { until, last, rows }))
+}
+
 fn short(tx: &mut Tx<'_>, rows_max: usize) -> Result<Short, Error> {
     if tx.durable.open_group.is_some() {
         return Ok(Short::No);
     }
-    let Some(rows) = tx.journal_whole(rows_max)? else { return Ok(Short::No) };
-    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Short::Empty) };
-    let ends = &mut tx.durable.journal_ends;
-    if limits::GROUP_ROWS_AIM < rows.len() && ends.cut((first.n, last.n), limits::GROUP_ROWS_AIM) < last.n {
+    // Before the rows are read, which would be read again. Where no end is known, as mostly, it takes no look.
+    if tx.durable.journal_ends.are_known() && next_group(tx)?.is_some_and(|next| next.is_part()) {
         return Ok(Short::No);
     }
+    let Some(rows) = tx.journal_whole(rows_max)? else { return Ok(Short::No) };
+    let Some(last) = rows.last() else { return Ok(Short::Empty) };
     let mut readable = None;
     for row in &rows {
         let known = readable == Some(row.layout.id);
@@ -180,9 +201,7 @@ fn open_group(tx: &mut Tx<'_>, rows_max: usize) -> Result<Option<OpenGroup>, Err
     if let Some(open) = tx.durable.open_group {
         return Ok(Some(open));
     }
-    let Some((last, rows)) = tx.journal_extent()? else { return Ok(None) };
-    let first = last + 1 - i64::try_from(rows).unwrap_or(i64::MAX);
-    let mut until = tx.durable.journal_ends.cut((first, last), limits::GROUP_ROWS_AIM);
+    let Some(NextGroup { mut until, last, .. }) = next_group(tx)? else { return Ok(None) };
     // Whether a suspect is alive the rows say, and those are as all of the journal left them.
     // They may be looked at in several transactions, after which they are none any more.
     if until < last && !tx.journal_suspects(until, 1)?.is_empty() {

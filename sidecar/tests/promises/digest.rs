@@ -32,6 +32,7 @@ struct Cluster {
 }
 
 impl Cluster {
+    /// As [`Cluster::with`], with [`ROWS`].
     fn of(count: usize, interval: Duration) -> Self {
         Self::with(count, interval, ROWS)
     }
@@ -343,8 +344,8 @@ fn pauses(cluster: &mut Cluster) -> Vec<Duration> {
 #[test]
 fn between_two_pages_a_node_knows_when_it_goes_on_and_that_is_sooner_where_somebody_waits() {
     let mut cluster = Cluster::of(1, INTERVAL);
-    let (of_rows, of_records) = (900_usize.div_ceil(2 * limits::DIGEST_PAGE), 900_usize.div_ceil(limits::DIGEST_PAGE));
-    let pages = of_rows + of_records;
+    // Over the rows, two pages at a time, and over the records.
+    let pages = [2, 1].map(|pages| (ROWS as usize).div_ceil(pages * limits::DIGEST_PAGE)).iter().sum();
     assert_eq!(pauses(&mut cluster), vec![limits::DIGEST_PAUSE; pages]);
     let at = cluster.nodes[0].at();
     cluster.nodes[0].replica().handle(Input::Verify(Asked { id: 1, repair: false, table: None }), at);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rowcast::clock::Timestamp;
+use rowcast::edge::clock;
 use rowcast::edge::store::Store;
 use rowcast::flow::ingest;
 use rowcast::replica::{Rest, Worked};
@@ -242,6 +243,28 @@ fn what_was_seen_to_end_is_taken_together_only_up_to_some_rows() {
     }
     node.run();
     assert_eq!(groups(&node).as_deref(), Some("1200:1,1390:2,1490:1,1640:1"));
+}
+
+/// However many groups that becomes: nothing of another node is applied onto a row that has changed since.
+#[test]
+fn before_an_apply_all_of_a_journal_becomes_events_where_ends_are_known_too() {
+    let mut node = with_a_long_journal();
+    let shape = layout("u", &["id", "email"]);
+    let remote = event(&shape, "far", Some(r#"{"id":"far","email":"far"}"#), clock::now());
+    node.feed(node_id(8), vec![piece(1, 1, vec![remote])], vec![shape]);
+    let applied = (0..20).any(|round| {
+        for part in ["b", "c", "d", "e", "f"] {
+            node.sql(&users(&format!("{part}{round}-"), 100));
+            node.wake();
+        }
+        node.work() == Worked::Applied
+    });
+    assert!(applied, "{:?}", node.replica());
+    assert_eq!(node.text("SELECT count(*) AS v FROM _rowcast_journal").as_deref(), Some("0"));
+    let rows = node.text("SELECT count(*) AS v FROM u");
+    assert_eq!(node.text("SELECT count(*) AS v FROM u_Events"), rows);
+    let groups = node.text("SELECT count(DISTINCT group_last) > 2 AS v FROM u_Events");
+    assert_eq!(groups.as_deref(), Some("1"), "all of it became one group");
 }
 
 #[test]

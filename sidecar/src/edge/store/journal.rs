@@ -79,6 +79,11 @@ impl Ends {
         fits.or_else(|| self.ends.get(within).copied()).unwrap_or(last)
     }
 
+    /// Whether any end is known.
+    pub fn are_known(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
     /// Whether an end is known within so many rows of the next one.
     pub fn fits(&self, rows: usize) -> bool {
         let after = self.next.saturating_add(i64::try_from(rows).unwrap_or(i64::MAX));
