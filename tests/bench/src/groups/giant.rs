@@ -2,7 +2,6 @@
 //!
 //! Rows are put in before Rowcast comes, in key order, which is fast; the second node begins without a database file.
 
-use std::fs::File;
 use std::time::Instant;
 
 use super::growth;
@@ -33,9 +32,5 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let taken = replica::ready(&b) - start;
     bench.note(format!("a second node, without a database file, is READY: {:.0} s", taken.as_secs_f64()));
     bench.note_sizes(&[&a, &b]);
-    // What the kernel still has to write of some gigabytes is not what is measured.
-    for node in [&a, &b] {
-        File::open(node.database()).and_then(|file| file.sync_all()).unwrap();
-    }
     growth::of_rows(bench, &cluster.nodes(), rows, "5m")
 }
