@@ -42,7 +42,7 @@ const ASKED_MAX: usize = 4;
 pub(super) struct Verify {
     /// When the next one by the interval is due; not before the node is READY.
     due: Option<Duration>,
-    /// How many there were: each asks another node.
+    /// How many nodes were asked: the next comparison begins behind them.
     turns: usize,
     asked: VecDeque<Asked>,
     scan: Option<Scan>,
@@ -228,15 +228,16 @@ impl Replica {
         if asked.is_none() && (interval.is_zero() || at.uptime < due) {
             return false;
         }
-        let mut partners = self.comparable(at);
         if asked.is_none() {
             self.verify.due = Some(at.uptime + interval);
-            // Each time another one, and not the one that all others ask at the same time.
-            let rank = partners.iter().filter(|&&node| node < self.node()).count();
-            let turn = (rank + self.verify.turns) % partners.len().max(1);
-            partners = partners.get(turn).copied().into_iter().collect();
-            self.verify.turns = self.verify.turns.wrapping_add(1);
         }
+        let mut partners = self.comparable(at);
+        let comparable = partners.len();
+        // Each time others, and not those that all others ask at the same time.
+        let rank = partners.iter().filter(|&&node| node < self.node()).count();
+        partners.rotate_left(rank.wrapping_add(self.verify.turns) % comparable.max(1));
+        partners.truncate(if asked.is_some() { limits::DIGEST_MEMBERS_MAX } else { 1 });
+        self.verify.turns = self.verify.turns.wrapping_add(partners.len());
         let wanted = |name: &str| {
             asked.as_ref().and_then(|asked| asked.table.as_deref()).is_none_or(|table| table.eq_ignore_ascii_case(name))
         };
@@ -253,6 +254,10 @@ impl Replica {
             report.notes.push("no table of that name is replicated here".to_owned());
         }
         let asked = asked.is_some();
+        if asked && partners.len() < comparable {
+            let some = partners.len();
+            report.notes.push(format!("{some} of {comparable} members are asked at once; the next run asks others"));
+        }
         self.verify.scan = Some(Scan { asked, began: at.uptime, partners, tables, table: None, report });
         true
     }
@@ -266,7 +271,7 @@ impl Replica {
             presence.complete && !presence.vector.is_empty() && presence.schema == schema
         };
         let nodes = self.members.live(at.uptime).filter(fits).map(|member| member.presence.node);
-        if self.connected { nodes.take(limits::DIGEST_MEMBERS_MAX).collect() } else { Vec::new() }
+        if self.connected { nodes.collect() } else { Vec::new() }
     }
 
     fn next_table(&mut self, scan: &mut Scan, at: Moment) -> Result<bool, Failure> {

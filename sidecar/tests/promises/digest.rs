@@ -1,5 +1,6 @@
 //! What is damaged on one node is found, told from lag, located and mended; and what is not damaged is left alone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -29,6 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 struct Cluster {
     nodes: Vec<Node>,
     readers: Vec<Reader>,
+    /// The places of those that were asked something.
+    asked: BTreeSet<usize>,
 }
 
 impl Cluster {
@@ -39,7 +42,7 @@ impl Cluster {
 
     /// The first has so many rows; the others load them.
     fn with(count: usize, interval: Duration, filled: u32) -> Self {
-        let mut cluster = Self { nodes: Vec::new(), readers: Vec::new() };
+        let mut cluster = Self { nodes: Vec::new(), readers: Vec::new(), asked: BTreeSet::new() };
         for at in 0..count {
             let mut node = Node::new(&toml(&["t"]), if at == 0 { TABLE } else { "" });
             if at == 0 {
@@ -84,6 +87,7 @@ impl Cluster {
                 Output::Presence(frame) => self.tell(from, |_| Input::Presence(frame.clone().into())),
                 Output::Ask { ask, to, request } => {
                     let asked = self.nodes.iter_mut().position(|node| node.replica().node() == to).unwrap();
+                    self.asked.insert(asked);
                     let frame = answer(&self.readers[asked], &request);
                     let at = self.nodes[from].at();
                     self.nodes[from].replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
@@ -361,6 +365,19 @@ fn damage_on_one_of_several_is_mended_within_one_interval_and_none_is_missed_in_
     let took = cluster.nodes[2].uptime - began;
     assert!(took <= INTERVAL + Duration::from_secs(2), "{took:?}");
     assert_eq!(cluster.status(2).counters.repaired, 1);
+}
+
+#[test]
+fn where_there_are_more_members_than_are_asked_at_once_the_next_comparison_asks_the_others() {
+    let others = limits::DIGEST_MEMBERS_MAX + 2;
+    let mut cluster = Cluster::with(others + 1, Duration::ZERO, 3);
+    cluster.asked.clear();
+    for asked in [limits::DIGEST_MEMBERS_MAX, others] {
+        let report = cluster.verify(1, false);
+        assert!(report.is_equal(), "{report:#?}");
+        assert_eq!(report.notes, ["16 of 18 members are asked at once; the next run asks others"]);
+        assert_eq!(cluster.asked.len(), asked, "of {others}");
+    }
 }
 
 /// Records that are written under load: few enough to be compared while that goes on.

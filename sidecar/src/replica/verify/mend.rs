@@ -29,7 +29,7 @@ pub(super) struct Take {
 }
 
 impl Replica {
-    /// Takes some findings, looks at them here, and asks all members about them. `None` when the table is done.
+    /// Takes some findings, looks at them here, and asks members about them. `None` when the table is done.
     pub(super) fn look_again(
         &mut self,
         scan: &Scan,
@@ -50,12 +50,23 @@ impl Replica {
         batch.iter().for_each(|record| {
             table.findings.remove(record);
         });
-        let nodes = self.comparable(at);
+        let nodes = self.witnesses(&scan.partners, &mine.entries, at);
         let waiting = self.ask_all(&nodes, &Request::Entries { table: table.name.clone(), records: batch }, at);
         Ok(Some(Stage::Looked(Box::new(Looking { mine, resume }), waiting)))
     }
 
-    /// Judges findings by what all say of them, and mends the rows that are damaged here.
+    /// Who is asked about findings: who was compared, who made the events in question, and of the others as many as are
+    /// asked at once.
+    fn witnesses(&self, partners: &[NodeId], entries: &[Entry], at: Moment) -> Vec<NodeId> {
+        let made = |node: &NodeId| entries.iter().flat_map(|entry| &entry.sources).any(|(origin, _)| origin == node);
+        let concerned = |node: &NodeId| partners.contains(node) || made(node);
+        let (mut asked, others): (Vec<_>, Vec<_>) = self.comparable(at).into_iter().partition(concerned);
+        let room = limits::DIGEST_MEMBERS_MAX.saturating_sub(asked.len());
+        asked.extend(others.into_iter().take(room));
+        asked
+    }
+
+    /// Judges findings by what the others say of them, and mends the rows that are damaged here.
     pub(super) fn judge_findings(
         &mut self,
         scan: &mut Scan,
