@@ -27,6 +27,9 @@ pub struct Presence {
     pub complete: bool,
     /// How far everything is applied there; of itself: its newest finished, hardened group.
     pub vector: Vector,
+    /// Whether `vector` has all of that. While the others have not confirmed its id a node tells nothing of its own events,
+    /// and before its database is open, or while it loads, nothing at all.
+    pub sure: bool,
     /// The fingerprint of the event at each position, as far as that event is stored there.
     pub fingerprints: Vec<(NodeId, Fingerprint)>,
     /// Numbers that an origin was found to have given out twice, with the fingerprint of the event that is kept there.
@@ -59,6 +62,7 @@ impl Presence {
             ready: false,
             complete: false,
             vector: Vector::default(),
+            sure: false,
             fingerprints: Vec::new(),
             forked: Vec::new(),
             horizon: Vector::default(),
@@ -83,6 +87,10 @@ pub struct Member {
     pub presence: Presence,
     /// When it said so, since this process started.
     pub seen: Duration,
+    /// When it was last sure of what it said; never, maybe.
+    pub sure_at: Option<Duration>,
+    /// What it said then and since: that it is not sure of it any more takes nothing back.
+    pub told: Vector,
     /// Its clock less ours when it said so, in milliseconds; the way of the message included.
     pub skew_millis: i64,
 }
@@ -98,12 +106,24 @@ impl Members {
     pub fn heard(&mut self, presence: Presence, wall: Timestamp, uptime: Duration) -> bool {
         let node = presence.node;
         let skew_millis = presence.clock.millis() - wall.millis();
+        if presence.sure {
+            // Under another id it is sure of itself again: what it told under the one that it left, it brings along.
+            let left = |member: &&mut Member| {
+                let before = &member.presence;
+                before.node != node && before.name == presence.name && !before.sure
+            };
+            self.all.values_mut().filter(left).for_each(|member| member.told = member.presence.vector.clone());
+        }
         let new = !self.all.contains_key(&node);
         if new && limits::MEMBERS_MAX <= self.all.len() {
             let oldest = self.all.iter().min_by_key(|(_, member)| member.seen).map(|(&node, _)| node);
             oldest.map(|node| self.all.remove(&node));
         }
-        self.all.insert(node, Member { presence, seen: uptime, skew_millis });
+        let before = self.all.remove(&node).filter(|before| !presence.sure && before.sure_at.is_some());
+        let sure_at = if presence.sure { Some(uptime) } else { before.as_ref().and_then(|before| before.sure_at) };
+        let mut told = before.map(|before| before.told).unwrap_or_default();
+        told.join(&presence.vector);
+        self.all.insert(node, Member { presence, seen: uptime, sure_at, told, skew_millis });
         new
     }
 
@@ -163,6 +183,13 @@ impl Members {
         let mut heads = Vector::default();
         self.live(uptime).for_each(|member| heads.join(&member.presence.vector));
         heads
+    }
+
+    /// The most that anybody said who was ever heard, and did not take it back.
+    pub fn told(&self) -> Vector {
+        let mut told = Vector::default();
+        self.iter().for_each(|member| told.join(&member.told));
+        told
     }
 
     /// Who can serve events of `origin` from `first` on: the origin itself before the others.

@@ -25,10 +25,11 @@ impl Replica {
         self.retention.load_again && durable.loaded && durable.renewal.is_none() && self.identity.may_ingest()
     }
 
-    /// What is to be reached before READY: what the others have, and what a load brought parts of.
+    /// What is to be reached before READY: what the others have, also where they are not sure of it again yet, and what a load
+    /// brought parts of.
     pub(super) fn goal(&self, at: Moment) -> Vector {
-        let mut goal = self.members.heads(at.uptime);
-        goal.join(&self.retention.load_target);
+        let mut goal = self.retention.load_target.clone();
+        self.members.live(at.uptime).for_each(|member| goal.join(&member.told));
         goal
     }
 

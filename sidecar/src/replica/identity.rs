@@ -402,7 +402,7 @@ impl Replica {
         if matches!(self.phase, Phase::CatchingUp { .. } | Phase::Ready) {
             self.confirming = None;
             self.confirmed = false;
-            self.phase = Phase::CatchingUp { target: self.members.heads(at.uptime) };
+            self.phase = Phase::CatchingUp { target: self.goal(at) };
         }
         self.present_at = None;
         self.dirty = true;

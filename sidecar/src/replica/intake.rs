@@ -122,7 +122,7 @@ impl Replica {
         self.answered_at.get_or_insert(at.uptime);
         self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
-        let before = self.members.get(node).map(|before| (before.presence.session, before.seen));
+        let before = self.members.get(node).map(|before| (before.presence.session, before.sure_at));
         if before.map(|(session, _)| session) != Some(presence.session) {
             self.order.started_again(node);
         }
@@ -133,7 +133,7 @@ impl Replica {
                 tracing::warn!(member = name, "it declares another schema: ship the same schema TOML to all nodes");
             }
         }
-        self.reach_answer(node, before.map(|(_, seen)| seen));
+        self.reach_answer(node, before.and_then(|(_, sure_at)| sure_at));
         self.follow_lowered(node, &lowered, at);
     }
 

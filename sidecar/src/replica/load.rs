@@ -327,16 +327,26 @@ impl Replica {
             self.present_at = None;
             return false;
         };
-        let answered = self.members.live(at.uptime).all(|member| asked < member.seen);
-        if answered || asked + CONFIRM_WAIT <= at.uptime {
+        let mut wait = Duration::ZERO;
+        for member in self.members.live(at.uptime) {
+            let presence = &member.presence;
+            let (answered, sure) = (asked < member.seen, presence.sure || !presence.complete);
+            wait = wait.max(match (answered, sure) {
+                (true, true) => Duration::ZERO,
+                (false, _) => CONFIRM_WAIT,
+                (true, false) => limits::MEMBER_TIMEOUT,
+            });
+        }
+        if asked + wait <= at.uptime {
             self.confirmed = true;
             self.phase = Phase::CatchingUp { target: self.goal(at) };
         }
         false
     }
 
-    /// The first word of a member since this node asked for the second time is the answer. Where it comes late, and the node is not
-    /// READY yet, what it has is reached, too. `before`: when it was heard last before that.
+    /// The first word of a member since this node asked for the second time is the answer, and if it is not sure of itself the first
+    /// one of which it is. Where it comes late, and the node is not READY yet, what it has is reached, too. `before`: when it was
+    /// heard last before that, and was sure.
     pub(super) fn reach_answer(&mut self, member: NodeId, before: Option<Duration>) {
         let Some(asked) = self.confirming.filter(|asked| before.is_none_or(|seen| seen <= *asked)) else { return };
         if let (Phase::CatchingUp { target }, Some(presence)) = (&mut self.phase, self.members.presence(member)) {

@@ -37,6 +37,7 @@ impl Replica {
                 (true, false) => durable.vector.without(durable.node),
                 (false, _) => Vector::default(),
             },
+            sure: self.flows() && sure,
             fingerprints,
             forked: self.identity.told_forks(),
             horizon: durable.horizon.clone(),

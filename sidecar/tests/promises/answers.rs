@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use rowcast::edge::clock;
 use rowcast::edge::store::Answer;
 use rowcast::flow::fetch::Request;
 use rowcast::limits;
 use rowcast::members::Presence;
 use rowcast::replica::Output;
 use rowcast::wire::{self, Message};
+use uuid::Uuid;
 
 use super::order::presence;
 use super::stage::{answer, declaration, reader};
-use super::{Node, toml};
+use super::{Node, event, layout, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 
@@ -75,6 +77,75 @@ fn a_node_that_was_never_complete_does_not_take_itself_for_that_by_the_word_of_o
         }
         assert_eq!(node.replica().is_ready(), complete);
     }
+}
+
+/// What a node says that has three events of its own, and started for the time `session`.
+fn said(node: &Node, session: u128, sure: bool) -> Presence {
+    let vector: &[(u128, u64)] = if sure { &[(7, 3)] } else { &[] };
+    Presence { ready: sure, sure, session: Uuid::from_u128(session), ..presence(node, 7, vector) }
+}
+
+/// Some turns of a tenth of a second in which `said` is heard.
+fn hear_for(node: &mut Node, turns: usize, said: &Presence) {
+    for _ in 0..turns {
+        node.hear(said.clone());
+        node.tick(Duration::from_millis(100));
+        while node.work() != rowcast::replica::Worked::Idle {}
+    }
+}
+
+fn feed_three(node: &mut Node) {
+    let shape = layout("t", &["id", "a"]);
+    let row = |id: &str| event(&shape, id, Some(&format!(r#"{{"id":"{id}","a":"1"}}"#)), clock::now());
+    let events = vec![row("x"), row("y"), row("z")];
+    node.feed(node_id(7), vec![piece(1, 3, events)], vec![shape.clone()]);
+}
+
+/// I7: a member that starts again tells nothing of its own events until its id is confirmed: it has them all the same.
+#[test]
+fn what_a_member_told_is_waited_for_also_while_it_is_not_sure_of_itself_again() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.start(false);
+    let [before, starting, after] = [(1, true), (2, false), (2, true)].map(|(run, sure)| said(&node, run, sure));
+    hear_for(&mut node, 3, &before);
+    for said in [starting, after] {
+        hear_for(&mut node, 100, &said);
+        assert!(!node.replica().is_ready(), "three events of node 7 are missing");
+    }
+    feed_three(&mut node);
+    node.run();
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
+}
+
+/// The same of one that was never heard before: all nodes of a cluster start at about the same time.
+#[test]
+fn a_member_that_is_not_sure_of_itself_has_not_answered() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.start(false);
+    let [starting, sure] = [false, true].map(|sure| said(&node, 1, sure));
+    // Some four seconds: a member that goes on like that is not waited for without end.
+    hear_for(&mut node, 40, &starting);
+    assert!(!node.replica().is_ready(), "nobody knows what node 7 has");
+    hear_for(&mut node, 100, &sure);
+    assert!(!node.replica().is_ready(), "three events of node 7 are missing");
+    feed_three(&mut node);
+    node.run();
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
+}
+
+/// Its database was restored from an older copy: it leaves its id, and what it has it brings along under the next one.
+#[test]
+fn what_a_member_told_under_an_id_that_it_left_is_not_waited_for() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.start(false);
+    let [before, starting] = [(1, true), (2, false)].map(|(run, sure)| said(&node, run, sure));
+    hear_for(&mut node, 3, &before);
+    hear_for(&mut node, 3, &starting);
+    let renewed = Presence { name: before.name.clone(), ..presence(&node, 8, &[]) };
+    hear_for(&mut node, 3, &Presence { sure: false, ..renewed.clone() });
+    assert!(!node.replica().is_ready());
+    hear_for(&mut node, 70, &renewed);
+    assert!(node.replica().is_ready(), "{:?}", node.replica());
 }
 
 /// A request comes from the network: it may ask for anything.

@@ -83,6 +83,7 @@ pub(super) fn presence(node: &Node, id: u128, vector: &[(u128, u64)]) -> Presenc
         ready: true,
         complete: true,
         vector: vector.iter().map(|&(origin, at)| (node_id(origin), at)).collect(),
+        sure: true,
         schema: format!("{:016x}", declaration(&toml(&["t"])).hash()),
         clock: node.at().wall,
         stamp: node.at().wall,

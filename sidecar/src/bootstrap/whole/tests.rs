@@ -17,6 +17,7 @@ fn said(id: u128, members: &[u128], position: u64) -> Bytes {
         ready: true,
         complete: true,
         vector: [(node(id), position)].into_iter().collect(),
+        sure: true,
         schema: "s".into(),
         clock: at(0).wall,
         stamp: Timestamp(1),

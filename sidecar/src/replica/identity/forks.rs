@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::Identity;
 use super::search::{ASK_PAUSE, Search};
-use crate::bootstrap::gate::Phase;
 use crate::event::{EventId, Fingerprint, Piece};
 use crate::limits;
 use crate::members::Presence;
@@ -234,6 +233,7 @@ impl Replica {
 
     /// What nobody has under those numbers any more is not waited for.
     pub(in crate::replica) fn follow_lowered(&mut self, member: NodeId, origins: &[NodeId], at: Moment) {
+        self.wait_for_what_is_told();
         if origins.is_empty() {
             return;
         }
@@ -244,9 +244,6 @@ impl Replica {
         let heads = self.members.heads(at.uptime);
         for &origin in origins {
             self.order.lowered(origin, heads.of(origin).max(self.store.durable().vector.of(origin)));
-        }
-        if let Phase::CatchingUp { target } = &mut self.phase {
-            *target = heads;
         }
         self.waiting.forget_mark();
     }
