@@ -51,6 +51,9 @@ pub const PARKED_TRIED_MAX: usize = 200;
 /// write lock is held for one group. Some 12 µs of a processor a row, measured in a debug build; the guarantees say so.
 pub const GROUP_ROWS_MAX: u64 = 200_000;
 
+/// Bytes of rows or events that are read into memory at a time, and one more of them.
+pub const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Rows of the journal that an applying transaction ingests itself, all that there are. Where there are more it ingests a page
 /// and applies nothing.
 pub const DRAIN_ROWS_MAX: usize = 2_000;
@@ -137,7 +140,7 @@ pub const INBOX_FEED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Messages on their way from the node's own thread to the bus.
 pub const OUTBOX_LEN: usize = 1024;
 
-/// Bytes of parts of messages that are still incomplete, all senders together.
+/// Bytes of parts of messages that are still incomplete, of one subscription, all senders together.
 pub const PARTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 16 * 1024 * 1024;
 
 /// Requests of other nodes that are answered at the same time.
@@ -279,7 +282,7 @@ pub const DIGEST_PAUSE: Duration = Duration::from_millis(20);
 /// The same of one that somebody asked for, and waits for: at most 12,800.
 pub const DIGEST_PAUSE_ASKED: Duration = Duration::from_millis(5);
 
-/// Other nodes that one comparison asks.
+/// Other nodes that one comparison asks: where there are more, the next one asks others.
 pub const DIGEST_MEMBERS_MAX: usize = 16;
 
 /// Records of one table that a comparison mends by itself. More of them are no damage by chance: an operator looks first.

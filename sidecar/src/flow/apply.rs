@@ -245,6 +245,10 @@ impl<'t, 'a> Applier<'t, 'a> {
             self.tx.stir_own(table, &event.record_id)?;
         }
         match conflict::decide(table.declared.conflict, held.map(|held| held.version), arriving) {
+            // What is later than the event is in no event, but it is in the row, and nowhere else.
+            Verdict::Take if self.tx.large_row(table, &event.record_id)?.is_some_and(|large| arriving < large) => {
+                self.unpark(table, id)
+            }
             Verdict::Take => self.take(table, shape, (arriving, event, cells)),
             Verdict::Keep => {
                 self.unpark(table, id)?;

@@ -99,12 +99,11 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn rows(&self, tx: &mut Tx<'_>, after: Option<Vec<Value>>) -> Result<Page, Error> {
-        let rows = tx.rows_after(self.shape, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
+        let (rows, more) = tx.rows_after(self.shape, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
         let mut found = Vec::new();
         for row in &rows {
             found.push(self.look_at_row(tx, row)?);
         }
-        let more = rows.len() == limits::RECONCILE_ROWS_MAX;
         let next = match rows.last() {
             Some(last) if more => Phase::Rows(Some(self.shape.key_of(last))),
             _ => Phase::Records(None),

@@ -98,7 +98,7 @@ type Key = Vec<rowcast_schema::value::Value>;
 fn remove_differing(tx: &mut Tx<'_>, table: &str, after: Option<Key>) -> Result<Option<Key>, Error> {
     let Some(table) = tx.tables().get(table).cloned() else { return Ok(None) };
     let Some(shape) = &table.shape else { return Ok(None) };
-    let rows = tx.rows_after(shape, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
+    let (rows, more) = tx.rows_after(shape, after.as_deref(), limits::RECONCILE_ROWS_MAX)?;
     for row in &rows {
         let key = shape.key_of(row);
         let said = tx.content(&table, shape, &shape.record_id_of_key(&key))?.and_then(|content| content.cells);
@@ -106,6 +106,5 @@ fn remove_differing(tx: &mut Tx<'_>, table: &str, after: Option<Key>) -> Result<
             tx.delete(shape, &key)?;
         }
     }
-    let more = rows.len() == limits::RECONCILE_ROWS_MAX;
     Ok(rows.last().filter(|_| more).map(|last| shape.key_of(last)))
 }

@@ -77,8 +77,8 @@ impl super::Reader {
     /// When SQLite fails.
     pub fn unknown(&self, table: &str, after: Option<&[Value]>, limit: usize) -> Result<Option<Unknown>, Error> {
         self.looking(table, |tx, table, shape, _| {
-            let rows = tx.rows_after(shape, after, limit)?;
-            let next = rows.last().filter(|_| rows.len() == limit).map(|row| shape.key_of(row));
+            let (rows, more) = tx.rows_after(shape, after, limit)?;
+            let next = rows.last().filter(|_| more).map(|row| shape.key_of(row));
             let (mut records, mut dangling) = (Vec::new(), Vec::new());
             let references = references::of(tx.connection, shape)?;
             for row in &rows {

@@ -170,7 +170,7 @@ impl Tx<'_> {
         let Some(table) = self.tables().get(&pending.table).cloned() else { return Ok(want) };
         let Some(shape) = &table.shape else { return Ok(want) };
         let rows = if want.rebuilt || !want.new_columns.is_empty() {
-            self.rows_after(shape, None, SAMPLE_ROWS)?
+            self.rows_after(shape, None, SAMPLE_ROWS)?.0
         } else {
             Vec::new()
         };

@@ -226,9 +226,16 @@ impl Tx<'_> {
 
     /// Whether the row of a record is one that was written here and is too large to become an event.
     pub fn holds_large_row(&self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
+        Ok(self.large_row(table, record_id)?.is_some())
+    }
+
+    /// The version of that row. Nobody else has what it says.
+    pub fn large_row(&self, table: &Replicated, record_id: &str) -> Result<Option<Version>, Error> {
         // Where a later event of the record is parked, too, the row was made from an older one since.
         let newest = self.parked_of(table, record_id)?.into_iter().max_by_key(|parked| parked.version);
-        Ok(newest.is_some_and(|parked| parked.reason == ParkReason::Size && parked.id.origin == self.durable.node))
+        let is_large =
+            |parked: &ParkedEvent| parked.reason == ParkReason::Size && parked.id.origin == self.durable.node;
+        Ok(newest.filter(is_large).map(|parked| parked.version))
     }
 
     /// The due event of the greatest version.

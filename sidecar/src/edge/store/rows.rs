@@ -7,6 +7,7 @@ use super::cell::{self, Bound};
 use super::error::{Doing as _, Error};
 use super::replicated::{Firing, Holders, Shape};
 use super::tx::Tx;
+use crate::limits;
 
 /// What became of an upsert.
 #[derive(Debug)]
@@ -17,6 +18,15 @@ pub enum Written {
     Claimed(Vec<Vec<Value>>),
     /// The table's own rules forbid it: SQLite's words.
     Refused(String),
+}
+
+/// What a value takes of memory, beside its place.
+fn bytes_of(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+    }
 }
 
 impl Tx<'_> {
@@ -30,21 +40,27 @@ impl Tx<'_> {
             .doing_with(|| format!("read a row of `{}`", shape.table.name))
     }
 
-    /// Rows after `key` in key order; `None` begins at the start.
-    pub fn rows_after(&self, shape: &Shape, key: Option<&[Value]>, limit: usize) -> Result<Vec<Vec<Value>>, Error> {
+    /// Rows after `key` in key order, `None` begins at the start: at most `limit`, and no more than fit into memory. Answers also
+    /// whether there may be more.
+    pub fn rows_after(
+        &self,
+        shape: &Shape,
+        key: Option<&[Value]>,
+        limit: usize,
+    ) -> Result<(Vec<Vec<Value>>, bool), Error> {
         let doing = || format!("read the rows of `{}`", shape.table.name);
         let sql = if key.is_some() { &shape.scan_after } else { &shape.scan };
         let mut statement = self.connection.prepare_cached(sql).doing_with(doing)?;
         let mut rows =
             statement.query(params_from_iter(key.unwrap_or_default().iter().map(Bound))).doing_with(doing)?;
-        let mut found = Vec::new();
-        while found.len() < limit {
-            match rows.next().doing_with(doing)? {
-                Some(row) => found.push(cells(row, shape).doing_with(doing)?),
-                None => break,
-            }
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while found.len() < limit && bytes < limits::READ_BYTES_MAX {
+            let Some(row) = rows.next().doing_with(doing)? else { return Ok((found, false)) };
+            let row = cells(row, shape).doing_with(doing)?;
+            bytes += row.iter().map(bytes_of).sum::<usize>();
+            found.push(row);
         }
-        Ok(found)
+        Ok((found, true))
     }
 
     /// Makes the row what `cells` say, under the table's own layout.

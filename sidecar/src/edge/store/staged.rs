@@ -9,6 +9,7 @@ use super::replicated::Replicated;
 use super::serve;
 use super::tx::{Tx, signed};
 use crate::event::{Event, EventId, Fingerprint};
+use crate::limits;
 use crate::position::{NodeId, Sequence};
 
 /// An event of a long group.
@@ -46,7 +47,8 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    /// The stored events of one origin in a range, table by table, the newest first: those of a long group.
+    /// The stored events of one origin in a range, the newest first: those of a long group. At most `limit`, and no more than fit
+    /// into memory; none when there are none.
     pub fn staged(
         &self,
         table: &Replicated,
@@ -58,10 +60,11 @@ impl Tx<'_> {
         let [first, last] = [range.0, range.1].map(|sequence| EventId { origin, sequence }.to_string());
         let mut statement = self.connection.prepare_cached(&table.events.staged).doing_with(doing)?;
         let mut rows = statement.query([first, last]).doing_with(doing)?;
-        let mut found = Vec::with_capacity(limit);
-        while found.len() < limit {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while found.len() < limit && bytes < limits::READ_BYTES_MAX {
             let Some(row) = rows.next().doing_with(doing)? else { break };
             let (id, event, _) = serve::event_of(row, &table.name)?;
+            bytes += event.data.as_ref().map_or(0, |data| data.len());
             found.push(Staged { id, event, contested: row.get("contested").doing_with(doing)? });
         }
         Ok(found)
