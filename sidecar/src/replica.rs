@@ -323,6 +323,15 @@ impl Replica {
         &self.store
     }
 
+    /// Gives back the memory that holds pages of the database: they are read again when they are needed.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn release_memory(&self) -> Result<(), Error> {
+        self.store.release_memory()?;
+        self.reader.release_memory()
+    }
+
     /// What is to be sent, in order.
     pub fn take_outputs(&mut self) -> VecDeque<Output> {
         std::mem::take(&mut self.outputs)

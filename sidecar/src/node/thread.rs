@@ -257,7 +257,7 @@ impl Turner {
         if !idle {
             self.busy_at = Some(Instant::now());
         } else if self.busy_at.take_if(|busy| QUIET <= busy.elapsed()).is_some() {
-            self.replica.store().release_memory()?;
+            self.replica.release_memory()?;
         }
         if self.room_at <= Instant::now() {
             self.room_at = Instant::now() + ROOM_INTERVAL;

@@ -156,6 +156,14 @@ impl Reader {
         })
     }
 
+    /// Gives back the memory that holds pages of the database: they are read again when they are needed.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn release_memory(&self) -> Result<(), Error> {
+        self.connection.release_memory().doing("give back memory")
+    }
+
     /// Puts what was read onto the disk before another node sees it: it may have been committed a moment ago.
     pub(super) fn harden(&self) -> Result<(), Error> {
         self.wal.sync_data().doing_file("sync", &self.wal_path)
