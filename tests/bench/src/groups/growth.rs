@@ -58,7 +58,7 @@ fn measure(bench: &Bench, a: &Node, b: &Node, tables: &[String], filled: u64, fi
     };
     let mut at = filled;
     // The first round fills the caches.
-    for round in 0..=bench.rounds(3) {
+    for round in 0..=bench.rounds(2) {
         let rows = w0::rows(at..at + ROWS);
         let few = w0::rows(at + ROWS..at + ROWS + WRITES);
         at += ROWS + WRITES;

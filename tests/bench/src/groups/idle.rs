@@ -17,7 +17,7 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let folder = bench.folder();
     let cluster = replica::cluster(&bench.nats, FILLED, ["a", "b"]);
     let nodes = cluster.nodes::<2>();
-    let (settled, watched) = if bench.is_short() { (2, 3) } else { (5, 10) };
+    let (settled, watched) = if bench.is_short() { (2, 3) } else { (5, 6) };
     thread::sleep(Duration::from_secs(settled));
     let (mut memory, mut busy) = (Samples::default(), Samples::default());
     for _ in 0..bench.rounds(3) {

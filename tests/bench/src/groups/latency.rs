@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_micros(300);
 /// Rows that may be on their way at once: at 200 a second half a minute of them.
 const ON_THE_WAY: usize = 6_000;
 const PER_SECOND: u32 = 200;
-const WRITES: u64 = 800;
+const WRITES: u64 = 500;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
