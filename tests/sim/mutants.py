@@ -3,7 +3,7 @@
 until one of them fails. A mutant that survives them all is a hole in the simulation; one that does not apply or does not
 build is a mistake in `mutants.toml`. The copy as it is must pass first. What came of each is written to docs/mutants.md.
 
-    python3 tests/sim/mutants.py [--seeds 500] [--control 500] [--jobs 2] [NAME …]
+    just mutants [--seeds 500] [--control 500] [--jobs 2] [NAME …]
 """
 
 import argparse

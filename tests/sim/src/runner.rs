@@ -286,11 +286,65 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether all of them ended well.
+    /// Whether all of them ended well, and met what there is to meet.
     pub fn is_right(&self) -> bool {
-        self.wrong.is_empty()
+        self.wrong.is_empty() && self.not_met().is_empty()
+    }
+
+    /// What never happened of what so many seeds meet; of fewer than a hundred nobody expects it.
+    pub fn not_met(&self) -> Vec<&'static str> {
+        let never = |what: &&str| self.counts.get(*what).is_none_or(|times| *times == 0);
+        if self.seeds < 100 { Vec::new() } else { MET.into_iter().filter(never).collect() }
     }
 }
+
+/// What a run has to have met, or it proves nothing.
+const MET: [&str; 44] = [
+    "announcements lost",
+    "answers lost",
+    "away for long",
+    "backups",
+    "became NOT READY",
+    "checkpoints",
+    "clock drifts",
+    "clock far off",
+    "clock stepped",
+    "cloned",
+    "connection lost",
+    "databases not taken whole",
+    "databases taken whole",
+    "disk errors, lasting",
+    "disk errors, one",
+    "disk full",
+    "disk lost",
+    "ended by a failed sync",
+    "events",
+    "events compacted",
+    "killed with a database that has come",
+    "killed within its work",
+    "messages cut off",
+    "messages lost",
+    "messages repeated",
+    "node cut off",
+    "node killed",
+    "partition, both ways",
+    "partition, one way",
+    "power cut",
+    "records compared between nodes",
+    "requests lost",
+    "restored",
+    "schema, column added",
+    "schema, column renamed",
+    "schema, column with default added",
+    "schema, table rebuilt",
+    "sidecar stopped",
+    "starts that failed",
+    "transactions",
+    "transactions that no trigger saw",
+    "wake-ups missed",
+    "went on under another id",
+    "writes lost by power cuts",
+];
 
 /// Seeds that one process runs before a new one takes over: SQLite's caches and the allocator start afresh.
 const SLICE: u64 = 50;
@@ -388,6 +442,7 @@ impl Summary {
     fn print(&self, began: Instant) {
         println!("{} seeds, {} failed, in {:.1?}", self.seeds, self.wrong.len(), began.elapsed());
         self.counts.iter().for_each(|(what, times)| println!("  {what}: {times}"));
+        self.not_met().iter().for_each(|what| println!("{what}: NEVER HAPPENED, so this run proves nothing"));
         if let Some((seed, wrong)) = self.wrong.first_key_value() {
             println!("the first that failed, {seed} (`just sim {seed}` tells its story):");
             wrong.iter().take(10).for_each(|line| println!("  {line}"));

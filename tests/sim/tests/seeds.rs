@@ -2,6 +2,7 @@
 //!
 //! `ROWCAST_SIM_SEEDS` sets how many, `ROWCAST_SIM_FROM` where they begin.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rowcast_sim::runner::{self, Summary};
@@ -23,68 +24,15 @@ fn the_same_seed_tells_the_same_story() {
     let (first, second) = (run(1_000_000, seeds), run(1_000_000, seeds));
     assert_eq!(first.hashes.len() as u64, seeds);
     assert_eq!(first.hashes, second.hashes);
-    let mut different: Vec<u64> = first.hashes.into_values().collect();
-    different.dedup();
+    let different: BTreeSet<u64> = first.hashes.into_values().collect();
     assert_eq!(different.len() as u64, seeds, "other seeds tell other stories");
 }
-
-/// What a run has to have met, or it proves nothing.
-const MET: [&str; 44] = [
-    "announcements lost",
-    "answers lost",
-    "away for long",
-    "backups",
-    "became NOT READY",
-    "checkpoints",
-    "clock drifts",
-    "clock far off",
-    "clock stepped",
-    "cloned",
-    "connection lost",
-    "databases not taken whole",
-    "databases taken whole",
-    "disk errors, lasting",
-    "disk errors, one",
-    "disk full",
-    "disk lost",
-    "ended by a failed sync",
-    "events",
-    "events compacted",
-    "killed with a database that has come",
-    "killed within its work",
-    "messages cut off",
-    "messages lost",
-    "messages repeated",
-    "node cut off",
-    "node killed",
-    "partition, both ways",
-    "partition, one way",
-    "power cut",
-    "records compared between nodes",
-    "requests lost",
-    "restored",
-    "schema, column added",
-    "schema, column renamed",
-    "schema, column with default added",
-    "schema, table rebuilt",
-    "sidecar stopped",
-    "starts that failed",
-    "transactions",
-    "transactions that no trigger saw",
-    "wake-ups missed",
-    "went on under another id",
-    "writes lost by power cuts",
-];
 
 #[test]
 fn nothing_is_lost_nothing_diverges_nothing_gets_stuck() {
     let seeds = number("ROWCAST_SIM_SEEDS", 500);
     let summary = run(number("ROWCAST_SIM_FROM", 0), seeds);
-    assert!(summary.is_right(), "{} of {seeds} seeds failed: {:?}", summary.wrong.len(), summary.wrong.keys());
+    let (wrong, not_met) = (summary.wrong.keys(), summary.not_met());
+    assert!(summary.is_right(), "of {seeds} seeds failed: {wrong:?}; what never happened: {not_met:?}");
     assert_eq!(summary.seeds, seeds);
-    if seeds >= 100 {
-        for fault in MET {
-            assert!(summary.counts.get(fault).is_some_and(|times| *times > 0), "{fault}: never happened");
-        }
-    }
 }
