@@ -29,6 +29,10 @@ sim *args:
 sim-long seeds="100000" from="0":
     cargo run --quiet --locked --profile sim -p rowcast-sim -- --seeds {{ seeds }} --from {{ from }}
 
+# Break Rowcast in one place at a time, in a copy, and see whether the simulation notices: more than an hour. Needs Python 3.11.
+mutants *args:
+    python3 tests/sim/mutants.py {{ args }}
+
 # Micro-benchmarks of the hot path: `just micro`, or `just micro apply`. Compare figures of one run only.
 micro *args:
     cargo bench --locked -p rowcast --bench hot -- {{ args }}

@@ -173,8 +173,9 @@ fn the_subjects_in_the_documents_are_those_of_the_code() {
     let node = "00000000-0000-0000-0000-000000000000";
     let id = node.parse().unwrap();
     let subjects = Subjects::of("<service>");
-    let verbs = ["fetch", "snapshot", "definitions", "digest", "entries", "records", "whole", "chunk", "ended"]
-        .map(|verb| subjects.rpc(id, verb).replace(node, "<node id>"));
+    let verbs =
+        ["fetch", "fingerprints", "snapshot", "definitions", "digest", "entries", "records", "whole", "chunk", "ended"]
+            .map(|verb| subjects.rpc(id, verb).replace(node, "<node id>"));
     let others = [
         subjects.presence(),
         subjects.events(id).replace(node, "<origin>"),
