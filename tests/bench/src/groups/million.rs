@@ -51,25 +51,26 @@ fn backlog(bench: &Bench, a: &rowcast_tests::Node, b: &rowcast_tests::Node, rows
     Measured::new("rss_backlog_mb", peak.median())
 }
 
-/// A node with an empty table takes all of it as events. Once, for it takes a minute; then a bulk insert of the same rows
-/// and events.
+/// A node with an empty table takes all of it as events. By turns with a bulk insert of the same rows and events.
 fn into_an_empty_node(bench: &Bench, cluster: &mut rowcast_tests::Cluster) -> Vec<Measured> {
     let folder = bench.folder();
     let [a, _] = cluster.nodes::<2>();
     let rows = a.number("SELECT count(*) FROM items").unsigned_abs();
     let (mut own, mut floor) = (Samples::default(), Samples::default());
-    let joiner = cluster.add("empty");
-    joiner.as_shipped();
-    joiner.create(&w0::table("items"));
-    let start = Instant::now();
-    joiner.start();
-    own.single(rate(rows, replica::ready(&joiner) - start));
-    replica::same(&a, &joiner);
-    bench.note_sizes(&[&joiner]);
-    assert!(joiner.stop().success(), "the joiner did not end well:\n{}", joiner.log());
-    let applier = Applier::like(&a, folder.path(), "floor.db");
-    let (items, events) = ("SELECT * FROM items ORDER BY id", "SELECT * FROM items_Events ORDER BY record_id");
-    floor.single(rate(rows, applier.apply(&a, items, events)));
+    for round in 0..bench.rounds(2) {
+        let joiner = cluster.add(&format!("empty{round}"));
+        joiner.as_shipped();
+        joiner.create(&w0::table("items"));
+        let start = Instant::now();
+        joiner.start();
+        own.single(rate(rows, replica::ready(&joiner) - start));
+        replica::same(&a, &joiner);
+        bench.note_sizes(&[&joiner]);
+        assert!(joiner.stop().success(), "the joiner did not end well:\n{}", joiner.log());
+        let applier = Applier::like(&a, folder.path(), &format!("floor{round}.db"));
+        let (items, events) = ("SELECT * FROM items ORDER BY id", "SELECT * FROM items_Events ORDER BY record_id");
+        floor.single(rate(rows, applier.apply(&a, items, events)));
+    }
     let (own, floor) = (own.median(), floor.median());
     vec![
         Measured::beside("bootstrap_rows_s", own.clone(), &floor),
