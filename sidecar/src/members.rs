@@ -1,6 +1,6 @@
 //! The other nodes, by what they say of themselves: presence, every second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rowcast_schema::layout::LayoutId;
@@ -95,6 +95,13 @@ pub struct Member {
     pub skew_millis: i64,
 }
 
+impl Member {
+    /// Whether it was heard lately.
+    fn is_live(&self, uptime: Duration) -> bool {
+        uptime < self.seen + limits::MEMBER_TIMEOUT
+    }
+}
+
 /// Everybody who was heard.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -106,14 +113,6 @@ impl Members {
     pub fn heard(&mut self, presence: Presence, wall: Timestamp, uptime: Duration) -> bool {
         let node = presence.node;
         let skew_millis = presence.clock.millis() - wall.millis();
-        if presence.sure {
-            // Under another id it is sure of itself again: what it told under the one that it left, it brings along.
-            let left = |member: &&mut Member| {
-                let before = &member.presence;
-                before.node != node && before.name == presence.name && !before.sure
-            };
-            self.all.values_mut().filter(left).for_each(|member| member.told = member.presence.vector.clone());
-        }
         let new = !self.all.contains_key(&node);
         if new && limits::MEMBERS_MAX <= self.all.len() {
             let oldest = self.all.iter().min_by_key(|(_, member)| member.seen).map(|(&node, _)| node);
@@ -139,7 +138,7 @@ impl Members {
 
     /// Those who were heard lately.
     pub fn live(&self, uptime: Duration) -> impl Iterator<Item = &Member> {
-        self.all.values().filter(move |member| uptime < member.seen + limits::MEMBER_TIMEOUT)
+        self.all.values().filter(move |member| member.is_live(uptime))
     }
 
     /// How long after it last said that it is there a node answers who wants to hear it, where so many others are. All of them
@@ -185,10 +184,15 @@ impl Members {
         heads
     }
 
-    /// The most that anybody said who was ever heard, and did not take it back.
-    pub fn told(&self) -> Vector {
+    /// The most that anybody said who was ever heard, and did not take it back. Who is silent, while its name is heard under another
+    /// id, has left its own or lost its disk: what only it had does not come any more.
+    pub fn told(&self, uptime: Duration) -> Vector {
+        let sure = self.live(uptime).filter(|member| member.presence.sure);
+        let names: BTreeSet<&str> = sure.map(|member| member.presence.name.as_str()).collect();
         let mut told = Vector::default();
-        self.iter().for_each(|member| told.join(&member.told));
+        let known =
+            self.iter().filter(|member| member.is_live(uptime) || !names.contains(member.presence.name.as_str()));
+        known.for_each(|member| told.join(&member.told));
         told
     }
 

@@ -151,16 +151,16 @@ impl Replica {
             self.order.freeze(node, head);
             self.fetching.freeze(node);
         }
-        self.wait_for_what_is_told();
+        self.wait_for_what_is_told(at);
         self.present_at = None; // Who waits to be on the disk here should hear it at once.
     }
 
     /// What only a member told of that is given up since, or that took it back, is not to be reached any more: the one brings it
     /// along itself when it comes back, under a new node id; the other has it under other numbers. Parts of it that a load
     /// brought are still waited for, and so is what a member is not sure of: it may have started a moment ago.
-    pub(super) fn wait_for_what_is_told(&mut self) {
+    pub(super) fn wait_for_what_is_told(&mut self, at: Moment) {
         let Phase::CatchingUp { target } = &mut self.phase else { return };
-        let mut told = self.members.told();
+        let mut told = self.members.told(at.uptime);
         told.join(&self.retention.load_target);
         target.meet(&told);
     }
