@@ -85,7 +85,8 @@ def simulate(program: Path, seeds: int, jobs: int) -> tuple[int, int | None, str
 def fails(test: list[str]) -> bool:
     """Whether a test of the copy, by its suite and its name, notices the mistake."""
     suite, name = test
-    command = ["cargo", "test", "--quiet", "--locked", "--package", "rowcast", "--test", suite, "--", "--exact", name]
+    where = ["--lib"] if suite == "lib" else ["--test", suite]
+    command = ["cargo", "test", "--quiet", "--locked", "--package", "rowcast", *where, "--", "--exact", name]
     environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS="-Awarnings")
     try:
         ended = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=900)

@@ -60,6 +60,15 @@ fn a_gap_is_named_and_closed() {
     assert_eq!(order.gaps(&applied, limits::AHEAD_BYTES), [Gap { origin: node(1), first: 6, last: 9 }]);
 }
 
+/// Two members may cut the same events in different places.
+#[test]
+fn of_what_overlaps_only_what_is_known_is_dropped() {
+    let (mut order, mut applied, none) = (Order::default(), Vector::default(), Arc::from([]));
+    order.offer(node(1), (piece(1, 2, 2, &[]), Link::default()), &none, &applied);
+    order.offer(node(1), (piece(2, 4, 4, &[]), Link::default()), &none, &applied);
+    assert_eq!(carry_out(&mut order, &mut applied), [(node(1), 2), (node(1), 4)]);
+}
+
 #[test]
 fn what_comes_behind_something_held_is_named_while_little_is_held() {
     let (mut order, applied, none) = (Order::default(), Vector::default(), Arc::from([]));
