@@ -16,8 +16,10 @@ fn every_mutant_has_its_text_in_its_file_once() {
         assert_ne!(word("find"), word("replace"), "{}", word("name"));
         if let Some(test) = mutant.get("test") {
             let [suite, path] = [0, 1].map(|at| test[at].as_str().expect("a suite and a name"));
-            let (module, name) = path.split_once("::").expect("a module and its test");
-            let there = text(&format!("sidecar/tests/{suite}/{module}.rs")).contains(&format!("fn {name}("));
+            let (module, name) = path.rsplit_once("::").expect("a module and its test");
+            let folder = if suite == "lib" { "src".to_owned() } else { format!("tests/{suite}") };
+            let file = format!("sidecar/{folder}/{}.rs", module.replace("::", "/"));
+            let there = text(&file).contains(&format!("fn {name}("));
             assert!(there, "{}: no test {path} in {suite}", word("name"));
         }
     }
