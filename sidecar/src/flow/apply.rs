@@ -246,7 +246,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         }
         match conflict::decide(table.declared.conflict, held.map(|held| held.version), arriving) {
             // What is later than the event is in no event, but it is in the row, and nowhere else.
-            Verdict::Take if self.tx.large_row(table, &event.record_id)?.is_some_and(|large| arriving < large) => {
+            Verdict::Take if self.is_behind_large_row(arriving, (table, shape), &event.record_id)? => {
                 self.unpark(table, id)
             }
             Verdict::Take => self.take(table, shape, (arriving, event, cells)),

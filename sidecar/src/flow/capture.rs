@@ -65,13 +65,13 @@ pub fn difference(
     let data = row.map(|row| record::row_to_json(&shape.layout.columns, &row));
     let name = table.name.clone();
     let change = Change { table: name, operation, record_id, data, layout: shape.layout.id, changed, at };
-    Ok(if is_told_large(tx, table, &change)? { None } else { Some(change) })
+    Ok(if is_told_large(tx, (table, shape), &change)? { None } else { Some(change) })
 }
 
 /// Whether the row is one that does not travel, and everybody knows that already.
-fn is_told_large(tx: &Tx<'_>, table: &Replicated, change: &Change) -> Result<bool, Error> {
+fn is_told_large(tx: &Tx<'_>, (table, shape): (&Replicated, &Shape), change: &Change) -> Result<bool, Error> {
     let is_large = change.data.as_ref().is_some_and(|data| limits::ROW_BYTES_MAX < data.len());
-    Ok(is_large && tx.holds_large_row(table, &change.record_id)?)
+    Ok(is_large && tx.large_row(table, shape, &change.record_id)?.is_some())
 }
 
 /// Whether the column at `at` of a row holds what its events say, as this column keeps it: its type may have changed.

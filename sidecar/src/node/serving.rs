@@ -110,7 +110,7 @@ impl Desk {
         };
         let looked_up = tokio::task::spawn_blocking(move || {
             let answer = donor::answer(&reader, &request);
-            // Up to 2 MiB of pages; the next request is rarely for the same ones. What fails here fails there, too.
+            // Up to 2 MiB of pages; the next request is rarely for the same ones. A failure is one of the connection.
             let answer = answer.and_then(|answer| reader.release_memory().map(|()| answer));
             (reader, answer)
         });

@@ -135,6 +135,7 @@ impl Replica {
         }
         self.reach_answer(node, before.and_then(|(_, sure_at)| sure_at));
         self.follow_lowered(node, &lowered, at);
+        self.wait_for_what_is_told(at);
     }
 
     pub(super) fn raise_alarm(&mut self, text: &str, at: Moment) {

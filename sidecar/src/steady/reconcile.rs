@@ -133,7 +133,7 @@ impl Walk<'_> {
     /// Makes the row what the events say; a row that they do not know becomes an event.
     fn obey(&self, tx: &mut Tx<'_>, key: &[Value], row: Option<&[Value]>) -> Result<Option<Change>, Error> {
         let record_id = self.shape.record_id_of_key(key);
-        if tx.is_kept_out(self.table, &record_id)? || tx.holds_large_row(self.table, &record_id)? {
+        if tx.is_kept_out(self.table, &record_id)? || tx.large_row(self.table, self.shape, &record_id)?.is_some() {
             return Ok(None);
         }
         let content = tx.content(self.table, self.shape, &record_id)?;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use rowcast::clock::Timestamp;
 use rowcast::edge::clock;
 use rowcast::edge::store::operator;
 use rowcast::limits;
+use rowcast_schema::layout::Layout;
 
 use super::cluster::Cluster;
 use super::{Node, event, layout, node_id, piece, toml};
@@ -44,25 +46,103 @@ fn a_row_that_is_too_large_to_travel_stays_on_its_node_and_keeps_nothing_else_wa
     cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "");
 }
 
-/// An older word of another node comes after it: what the row says is nowhere else. A later one supersedes it.
+/// A node with a row that was small and is too large now, and what another node says of its record: what the row says is nowhere
+/// else.
+struct Grown {
+    node: Node,
+    shape: Layout,
+    sequence: u64,
+}
+
+impl Grown {
+    /// The migration is run while the row is small.
+    fn new(definition: &str, migration: &str) -> Self {
+        let mut node = Node::ready(&toml(&["t"]), definition);
+        node.sql("INSERT INTO t(id, a) VALUES ('grows', 'small')");
+        node.run();
+        node.sql(migration);
+        node.run();
+        node.sql(&format!("UPDATE t SET a = printf('%.*c', {}, 'x')", limits::ROW_BYTES_MAX));
+        node.run();
+        Self { node, shape: layout("t", &["id", "a"]), sequence: 0 }
+    }
+
+    fn hears(&mut self, record: &str, a: &str, at: Timestamp) {
+        self.sequence += 1;
+        let said = event(&self.shape, record, Some(&format!(r#"{{"id":"{record}","a":"{a}"}}"#)), at);
+        self.node.feed(node_id(9), vec![piece(self.sequence, self.sequence, vec![said])], vec![self.shape.clone()]);
+        self.node.run();
+    }
+
+    fn rows_are(&self, expected: &str) {
+        assert_eq!(self.node.text("SELECT id || length(a) AS v FROM t ORDER BY id").as_deref(), Some(expected));
+    }
+
+    fn parked_is(&self, expected: &str) {
+        let parked = self.node.text("SELECT reason AS v FROM _rowcast_parked ORDER BY reason");
+        assert_eq!(parked.unwrap_or_default(), expected);
+    }
+}
+
+/// A later one supersedes it.
 #[test]
 fn a_row_that_is_too_large_to_travel_is_not_overwritten_by_an_older_event() {
-    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
-    node.sql("INSERT INTO t VALUES ('grows', 'small')");
-    node.run();
-    let bytes = limits::ROW_BYTES_MAX;
     let before = clock::now();
-    node.sql(&format!("UPDATE t SET a = printf('%.*c', {bytes}, 'x')"));
-    node.run();
-    let shape = layout("t", &["id", "a"]);
-    let said = |a: &str, at| event(&shape, "grows", Some(&format!(r#"{{"id":"grows","a":"{a}"}}"#)), at);
-    let length = "SELECT length(a) AS v FROM t";
-    node.feed(node_id(9), vec![piece(1, 1, vec![said("older", before)])], vec![shape.clone()]);
-    node.run();
-    assert_eq!(node.text(length), Some(bytes.to_string()));
-    node.feed(node_id(9), vec![piece(2, 2, vec![said("later", clock::now())])], vec![shape.clone()]);
-    node.run();
-    assert_eq!(node.text("SELECT a AS v FROM t").as_deref(), Some("later"));
+    let mut grown = Grown::new("CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT)", "");
+    let now = clock::now();
+    let stands = format!("grows{}", limits::ROW_BYTES_MAX);
+    grown.hears("grows", "older than all", before);
+    grown.rows_are(&stands);
+    grown.parked_is("size");
+    grown.hears("grows", "later", now);
+    grown.rows_are("grows5");
+    grown.parked_is("");
+}
+
+/// The record is put together anew where its newest event was written before a migration.
+#[test]
+fn a_row_that_is_too_large_to_travel_is_not_made_from_the_events_before_it() {
+    let before = clock::now();
+    let mut grown =
+        Grown::new("CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT)", "ALTER TABLE t ADD COLUMN b DEFAULT 'new'");
+    grown.hears("grows", "older than all", before);
+    grown.rows_are(&format!("grows{}", limits::ROW_BYTES_MAX));
+    grown.parked_is("size");
+}
+
+/// Not while what is later is forbidden here, nor after it.
+#[test]
+fn a_row_that_is_too_large_to_travel_stays_when_what_is_later_is_forbidden() {
+    let before = clock::now();
+    let definition = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT CHECK (a <> 'forbidden'))";
+    let mut grown = Grown::new(definition, "ALTER TABLE t ADD COLUMN b DEFAULT 'new'");
+    let stands = format!("grows{}", limits::ROW_BYTES_MAX);
+    grown.hears("grows", "forbidden", clock::now());
+    grown.rows_are(&stands);
+    grown.hears("grows", "older than all", before);
+    grown.rows_are(&stands);
+    grown.parked_is("constraint,size");
+    grown.hears("grows", "later", clock::now());
+    grown.rows_are("grows5");
+    grown.parked_is("");
+}
+
+/// Another record that claims its UNIQUE value later waits, until the next word of its own record lets go of that.
+#[test]
+fn a_row_that_is_too_large_to_travel_is_not_put_out_by_another_record() {
+    let definition = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, u TEXT DEFAULT 'one' UNIQUE)";
+    let mut grown = Grown::new(definition, "");
+    let stands = format!("grows{}", limits::ROW_BYTES_MAX);
+    grown.hears("other", "later", clock::now());
+    grown.rows_are(&stands);
+    grown.parked_is("size,unique");
+    grown.node.start(false);
+    grown.node.run();
+    grown.rows_are(&stands);
+    grown.node.sql("UPDATE t SET a = 'small again', u = 'two'");
+    grown.node.run();
+    grown.rows_are("grows11,other5");
+    grown.parked_is("");
 }
 
 /// What is read at a time is bounded by bytes as well as by rows, and what was not read comes next: rows that a first node has from

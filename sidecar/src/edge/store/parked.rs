@@ -2,14 +2,15 @@
 //!
 //! A node with none of them pays nothing: [`Durable::parked`](super::Durable) says so without a look at the database.
 
-use rowcast_schema::bookkeeping;
+use rowcast_schema::{bookkeeping, record};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::error::{Doing as _, Error, damaged};
-use super::replicated::Replicated;
+use super::replicated::{Replicated, Shape};
 use super::tx::{Place, Tx, event_id};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Version};
+use crate::limits;
 
 /// Why an event is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,18 +225,19 @@ impl Tx<'_> {
         Ok(self.parked_of(table, record_id)?.iter().any(|parked| parked.reason == ParkReason::Unique))
     }
 
-    /// Whether the row of a record is one that was written here and is too large to become an event.
-    pub fn holds_large_row(&self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
-        Ok(self.large_row(table, record_id)?.is_some())
-    }
-
-    /// The version of that row. Nobody else has what it says.
-    pub fn large_row(&self, table: &Replicated, record_id: &str) -> Result<Option<Version>, Error> {
-        // Where a later event of the record is parked, too, the row was made from an older one since.
-        let newest = self.parked_of(table, record_id)?.into_iter().max_by_key(|parked| parked.version);
+    /// The version of a record's row, where that was written here and is too large to become an event: nobody else has what it
+    /// says.
+    pub fn large_row(&self, table: &Replicated, shape: &Shape, record_id: &str) -> Result<Option<Version>, Error> {
         let is_large =
             |parked: &ParkedEvent| parked.reason == ParkReason::Size && parked.id.origin == self.durable.node;
-        Ok(newest.filter(is_large).map(|parked| parked.version))
+        let parked = self.parked_of(table, record_id)?;
+        let Some(version) = parked.into_iter().filter(is_large).map(|parked| parked.version).max() else {
+            return Ok(None);
+        };
+        // The row can have been made from another event since, and that one be parked by now.
+        let Ok(key) = record::parse_record_id(record_id, &shape.key) else { return Ok(None) };
+        let row = self.row_json(shape, &key)?;
+        Ok(row.is_some_and(|row| limits::ROW_BYTES_MAX < row.len()).then_some(version))
     }
 
     /// The due event of the greatest version.

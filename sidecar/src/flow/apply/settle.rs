@@ -57,6 +57,9 @@ impl Applier<'_, '_> {
         // What the table's rules forbid is parked, and the event before it counts.
         while let Some(newest) = self.tx.newest(table, record_id)? {
             let id = newest.id();
+            if self.is_behind_large_row(newest.version, (table, shape), record_id)? {
+                break;
+            }
             if newest.kept_out {
                 self.tx.set_processed(table, id, true)?; // Only so it is part of the content.
             }
@@ -77,6 +80,16 @@ impl Applier<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the record's row says something later that does not travel.
+    pub(super) fn is_behind_large_row(
+        &self,
+        version: Version,
+        (table, shape): (&Replicated, &Shape),
+        record_id: &str,
+    ) -> Result<bool, Error> {
+        Ok(self.tx.large_row(table, shape, record_id)?.is_some_and(|large| version < large))
     }
 
     /// Takes in what became of the row. Answers false when the event before this one counts.
@@ -155,9 +168,12 @@ impl Applier<'_, '_> {
             };
             let mut lesser = Vec::with_capacity(holders.len());
             for key in holders {
+                let held_by = shape.record_id_of_key(&key);
+                // What such a row says would be nowhere any more. The next word of its record lets this one in.
+                let large = self.tx.large_row(table, shape, &held_by)?.is_some();
                 let holder = self.holder(table, shape, &key)?;
-                if version < holder.version {
-                    return Ok(Outcome::Outranked(shape.record_id_of_key(&key)));
+                if large || version < holder.version {
+                    return Ok(Outcome::Outranked(held_by));
                 }
                 lesser.push((key, holder));
             }

@@ -64,7 +64,9 @@ pub fn row(
     let found = with_new_columns(tx, (table, shape, want), (record_id, row), &content, now)?;
     Ok(match found {
         Found::Carried(..) if goes => Found::Same,
-        Found::Change(change) | Found::Carried(change, _) if super::is_told_large(tx, table, &change)? => Found::Same,
+        Found::Change(change) | Found::Carried(change, _) if super::is_told_large(tx, (table, shape), &change)? => {
+            Found::Same
+        }
         found => found,
     })
 }

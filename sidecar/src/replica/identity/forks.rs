@@ -233,7 +233,6 @@ impl Replica {
 
     /// What nobody has under those numbers any more is not waited for.
     pub(in crate::replica) fn follow_lowered(&mut self, member: NodeId, origins: &[NodeId], at: Moment) {
-        self.wait_for_what_is_told(at);
         if origins.is_empty() {
             return;
         }
