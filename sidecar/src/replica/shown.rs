@@ -23,6 +23,11 @@ impl Replica {
         self.reasons().is_empty()
     }
 
+    /// Whether this process has what there was to have when it started. It may be NOT READY all the same, for another reason.
+    pub fn has_caught_up(&self) -> bool {
+        matches!(self.phase, Phase::Ready)
+    }
+
     fn reasons(&self) -> Vec<Reason> {
         let durable = self.store.durable();
         let mut reasons: Vec<Reason> = Vec::new();
@@ -38,7 +43,7 @@ impl Replica {
         let catching_up = matches!(self.phase, Phase::CatchingUp { .. });
         reasons.extend(self.waiting.unheard.clone().filter(|_| catching_up).or_else(phase));
         reasons.extend(self.paused_long());
-        if matches!(self.phase, Phase::Ready) {
+        if self.has_caught_up() {
             reasons.extend(self.clock_off.clone().or_else(|| self.clock_in_doubt()));
             reasons.extend(self.missing_tables());
             reasons.extend(self.diverged().map(|text| Reason::new(Code::Diverged, text)));

@@ -266,6 +266,7 @@ impl World {
         self.story.add("writes lost by power cuts", lost);
         if let Some(from) = self.nodes[node].unsynced_from.take() {
             self.judge.void(node, from);
+            self.forget_what_it_had(node);
         }
         self.plan(until, Fault::Start { node });
     }
@@ -329,6 +330,7 @@ impl World {
         self.nodes[node].die();
         self.nodes[node].replace_by(&folder, false);
         self.judge.void(node, promises);
+        self.forget_what_it_had(node);
         // Its numbers go on from lower ones.
         self.nodes[node].seen.1 = 1;
         self.nodes[node].unsynced_from = None;
@@ -350,6 +352,7 @@ impl World {
         self.nodes[node].replace_by(&folder, false);
         // What was only here is gone with the files.
         self.judge.void(node, 0);
+        self.forget_what_it_had(node);
         self.nodes[node].unsynced_from = None;
         self.nodes[node].was_ready = true;
         self.nodes[node].backup = None;

@@ -15,6 +15,8 @@ pub struct Net {
     pub delay_max: u64,
     /// Links on which nothing comes through, from one node to another.
     pub cut: BTreeSet<(usize, usize)>,
+    /// Since when nothing is lost, and all comes quickly.
+    pub healed_at: Option<u64>,
     /// When a link was mended last.
     pub mended: BTreeMap<(usize, usize), u64>,
     chance: Chance,
@@ -37,12 +39,13 @@ impl Net {
         let loss = if chance.one_in(3) { 0 } else { chance.below(300) };
         let repeats = if chance.one_in(3) { 0 } else { chance.below(300) };
         let delay_max = *chance.pick(&[500, 5_000, 50_000, 500_000, 3_000_000]);
-        Self { loss, repeats, delay_max, cut: BTreeSet::new(), mended: BTreeMap::new(), chance }
+        Self { loss, repeats, delay_max, cut: BTreeSet::new(), healed_at: None, mended: BTreeMap::new(), chance }
     }
 
     /// From `now` on everything comes through, quickly.
     pub fn heal(&mut self, now: u64) {
         (self.loss, self.repeats, self.delay_max) = (0, 0, 2_000);
+        self.healed_at = Some(now);
         self.mended.extend(std::mem::take(&mut self.cut).into_iter().map(|link| (link, now)));
     }
 

@@ -59,10 +59,10 @@ pub struct Node {
     pub seen: (NodeId, u64),
     /// The latest that its wall clock ever was, in milliseconds.
     pub greatest_wall: i64,
-    /// What all that were READY had when its sidecar started.
-    pub ready_others_had: BTreeMap<usize, Vector>,
-    /// When it heard each of the others first, since this start.
-    pub heard_first: BTreeMap<usize, u64>,
+    /// What the others had when its sidecar started.
+    pub others_had: BTreeMap<usize, Vector>,
+    /// When each of the others told it last what it has, since this start.
+    pub told: BTreeMap<usize, u64>,
     /// It founds the cluster.
     pub first: bool,
     /// Its disk was lost once.
@@ -84,8 +84,12 @@ pub struct Sidecar {
     pub connected_at: u64,
     /// Requests that were not answered yet.
     pub asked: Vec<u64>,
-    /// It said READY.
+    /// It says READY.
     pub ready: bool,
+    /// Since when it says that it is sure of itself.
+    pub sure_since: Option<u64>,
+    /// It has caught up since it started.
+    pub caught_up: bool,
     /// A copy of the database, for a node that has none.
     pub copy: Option<Shipped>,
 }
@@ -112,8 +116,8 @@ impl Node {
             backup: None,
             verifies: false,
             greatest_wall: 0,
-            ready_others_had: BTreeMap::new(),
-            heard_first: BTreeMap::new(),
+            others_had: BTreeMap::new(),
+            told: BTreeMap::new(),
             seen: (NodeId(Uuid::nil()), 0),
             member_timeout: Duration::from_secs(3600),
             first: false,
@@ -213,6 +217,8 @@ impl Node {
             connected_at: now,
             asked: Vec::new(),
             ready: false,
+            sure_since: None,
+            caught_up: false,
             copy: None,
         });
         Ok(())

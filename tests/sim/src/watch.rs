@@ -1,24 +1,40 @@
 //! What is looked at while the world goes on: what a node makes, what is on its disk, and whether it may say READY.
 
 use rowcast::position::Vector;
+use rowcast::wire::{self, Message};
 
 use crate::disk;
 use crate::node::{Node, Sidecar};
 use crate::world::World;
 
-/// Within this time everybody has heard of a node that starts, unless messages are lost.
+/// Within this time everybody has heard of a node that starts, unless messages are lost. Who is silent for longer is not waited for.
 const HEARD_SURELY: u64 = 5_000_000;
 
 /// On a bus whose messages take no longer, and where none is lost, all are heard before a node says READY.
 const QUICK: u64 = 50_000;
 
 impl World {
-    /// A node that starts now is not READY before it has what those have who are READY now.
+    /// A node that starts now is not READY before it has what those have now who were READY once.
     pub fn note_what_others_have(&mut self, node: usize) {
-        let ready = |other: &&Node| other.sidecar.as_ref().is_some_and(|sidecar| sidecar.ready);
         let vector = |other: &Node| (other.number, self.vector_of(other.number).into_iter().collect());
-        self.nodes[node].ready_others_had = self.nodes.iter().filter(ready).map(vector).collect();
-        self.nodes[node].heard_first.clear();
+        self.nodes[node].others_had = self.nodes.iter().filter(|other| other.was_ready).map(vector).collect();
+        self.nodes[node].told.clear();
+    }
+
+    /// A node says that it is sure of itself, or not.
+    pub fn note_said(&mut self, node: usize, frame: &[u8]) {
+        let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
+        let sure = matches!(wire::decode(frame), Ok(Message::Presence(presence)) if presence.sure);
+        sidecar.sure_since = sure.then(|| sidecar.sure_since.unwrap_or(self.now));
+    }
+
+    /// A node is told by another one what that has.
+    pub fn note_told(&mut self, node: usize, frame: &[u8]) {
+        let Ok(Message::Presence(presence)) = wire::decode(frame) else { return };
+        let by = presence.name.strip_prefix('n').and_then(|number| number.parse().ok());
+        if let (true, Some(by)) = (presence.sure, by) {
+            self.nodes[node].told.insert(by, self.now);
+        }
     }
 
     /// Promises that are on the disk now cannot be lost by a power cut any more.
@@ -59,11 +75,13 @@ impl World {
     /// A node became READY, or is not any more.
     pub fn note_ready(&mut self, node: usize) {
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
+        if sidecar.replica.has_caught_up() && !std::mem::replace(&mut sidecar.caught_up, true) {
+            self.judge_caught_up(node);
+        }
+        let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
         let ready = sidecar.replica.is_ready();
         if std::mem::replace(&mut sidecar.ready, ready) != ready {
-            if ready && !std::mem::replace(&mut self.nodes[node].was_ready, true) {
-                self.judge_first_ready(node);
-            }
+            self.nodes[node].was_ready |= ready;
             let moment = self.nodes[node].moment(self.now);
             let reasons = self.nodes[node].sidecar.as_mut().map(|sidecar| sidecar.replica.status(moment).reasons);
             match reasons.unwrap_or_default().first() {
@@ -82,35 +100,51 @@ impl World {
         }
     }
 
-    /// A node that says READY for the first time has all that everybody had who was READY when it started, as far as
-    /// they are still there.
-    fn judge_first_ready(&mut self, node: usize) {
-        let Some(sidecar) = &self.nodes[node].sidecar else { return };
-        let has = &sidecar.replica.store().durable().vector;
+    /// A node that has caught up, and is READY unless there is another reason, has all that those had when it started who are
+    /// still there.
+    fn judge_caught_up(&mut self, node: usize) {
+        let Node { sidecar: Some(sidecar), told, others_had, .. } = &self.nodes[node] else { return };
         let (mut there, mut had) = (Vector::default(), Vector::default());
-        let mended = |link: (usize, usize)| self.net.mended.get(&link).is_some_and(|at| self.now < at + HEARD_SURELY);
-        // On a bus that loses messages, or takes its time, one that takes a whole database may not have heard all yet; and
-        // nobody has heard anybody for as long as nothing happened.
-        let slow = QUICK < self.net.delay_max || self.net.loss > 0;
-        let skipped = self.skipped_at.is_some_and(|at| self.now < at + HEARD_SURELY);
-        let may_not_have_heard = skipped || (slow && self.nodes[node].disk_lost);
-        let heard_first = &self.nodes[node].heard_first;
-        let spoke = |other: usize| !may_not_have_heard || heard_first.get(&other).is_some_and(|at| *at <= self.now);
-        let reaches = |from: usize, to: usize| !self.net.cut.contains(&(from, to)) && !mended((from, to));
-        let others = self.nodes.iter().filter(|other| other.hears() && spoke(other.number));
-        for other in others.filter(|other| reaches(other.number, node)) {
-            // Who came back a moment ago may not have been heard yet, nor what was said while this node was away.
-            let since = |sidecar: &Sidecar| sidecar.started.max(sidecar.connected_at) + HEARD_SURELY;
-            let heard = other.sidecar.as_ref().filter(|other| since(other) < self.now);
-            let heard = heard.filter(|_| sidecar.connected_at == sidecar.started || since(sidecar) < self.now);
-            if let (Some(sidecar), true) = (heard, other.number != node && reaches(node, other.number)) {
-                there.join(&sidecar.replica.store().durable().vector);
-                self.nodes[node].ready_others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
+        for other in self.nodes.iter().filter(|other| other.number != node && other.sidecar.is_some() && other.hears())
+        {
+            let is_told = told.get(&other.number).is_some_and(|at| self.now < at + HEARD_SURELY);
+            if self.reach_each_other(other.number, node) && (is_told || self.has_surely_heard(node, other.number)) {
+                there.join(&self.vector_of(other.number).into_iter().collect());
+                others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
             }
         }
+        let has = &sidecar.replica.store().durable().vector;
         let wanted = had.within(&there);
         if !has.covers(&wanted) {
-            self.judge.wrong.push(format!("n{node} says READY with {has:?}, and the others had {wanted:?}"));
+            self.judge.wrong.push(format!("n{node} has caught up with {has:?}, and the others had {wanted:?}"));
         }
+    }
+
+    /// Whether nothing lies, or lay a moment ago, between two nodes.
+    fn reach_each_other(&self, one: usize, other: usize) -> bool {
+        let mended = |link: &(usize, usize)| self.net.mended.get(link).is_some_and(|at| self.now < at + HEARD_SURELY);
+        [(one, other), (other, one)].iter().all(|link| !self.net.cut.contains(link) && !mended(link))
+    }
+
+    /// Whether a node must have been told by another one, whatever was noted: that has been there, and sure of itself, for a while.
+    /// Not on a bus that loses messages, or takes its time, or did so until now, where the node had no reason to wait longer; and
+    /// nobody has heard anybody for as long as nothing happened.
+    fn has_surely_heard(&self, node: usize, other: usize) -> bool {
+        let slow = QUICK < self.net.delay_max || self.net.loss > 0;
+        let lately = |at: Option<u64>| at.is_some_and(|at| self.now < at + HEARD_SURELY);
+        let node = &self.nodes[node];
+        if lately(self.skipped_at) || ((slow || lately(self.net.healed_at)) && (node.disk_lost || node.was_ready)) {
+            return false;
+        }
+        let is_there = |sidecar: &Sidecar| !lately(Some(sidecar.connected_at));
+        let tells =
+            |sidecar: &Sidecar| is_there(sidecar) && sidecar.sure_since.is_some_and(|since| !lately(Some(since)));
+        let connected = |sidecar: &Sidecar| sidecar.connected_at == sidecar.started || is_there(sidecar);
+        node.sidecar.as_ref().is_some_and(connected) && self.nodes[other].sidecar.as_ref().is_some_and(tells)
+    }
+
+    /// The files of a node are those of before, or others: what it had then is not to be had.
+    pub fn forget_what_it_had(&mut self, node: usize) {
+        self.nodes.iter_mut().for_each(|other| drop(other.others_had.remove(&node)));
     }
 }

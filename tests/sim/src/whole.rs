@@ -381,7 +381,7 @@ impl World {
         self.judge.void(node, 0);
         let before = self.nodes[node].seen.0;
         self.judge.ended(before);
-        self.nodes.iter_mut().for_each(|other| drop(other.ready_others_had.remove(&node)));
+        self.forget_what_it_had(node);
         self.story.tell(self.now, format_args!("n{node} loses its disk, and gets a new one"));
         self.story.count("disk lost");
         if self.chance.one_in(3) {

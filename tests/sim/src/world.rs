@@ -157,7 +157,7 @@ impl World {
         let waiting = std::mem::take(&mut self.queue);
         self.now += by;
         self.skipped_at = Some(self.now);
-        self.nodes.iter_mut().for_each(|node| node.heard_first.clear());
+        self.nodes.iter_mut().for_each(|node| node.told.clear());
         self.queue = waiting.into_iter().map(|((when, order), happening)| ((when + by, order), happening)).collect();
     }
 
@@ -254,6 +254,9 @@ impl World {
         let life = self.nodes[node].life;
         if let (Some(seeker), Input::Presence(frame)) = (&mut self.nodes[node].seeker, &input) {
             seeker.heard(frame, moment);
+        }
+        if let Input::Presence(frame) = &input {
+            self.note_told(node, frame);
         }
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
         sidecar.replica.handle(input, moment);
@@ -362,6 +365,7 @@ impl World {
                     }
                 }
                 Output::Presence(frame) => {
+                    self.note_said(node, &frame);
                     if connected {
                         let frame = Bytes::from(frame);
                         self.everybody_gets(node, |_| Input::Presence(frame.clone()));
@@ -384,11 +388,6 @@ impl World {
             match self.net.fate(from, to) {
                 Fate::Comes(times) => {
                     self.story.add("messages repeated", times.len() as u64 - 1);
-                    let heard = self.now + times.iter().min().copied().unwrap_or_default();
-                    if matches!(input(to), Input::Presence(_)) {
-                        let first = self.nodes[to].heard_first.entry(from).or_insert(heard);
-                        *first = heard.min(*first);
-                    }
                     for time in times {
                         self.at(self.now + time, Happening::Arrives { node: to, life, input: input(to) });
                     }
