@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::edge::store::{Answer, Store};
 use crate::event::{Event, EventId, Piece};
 use crate::flow::apply::Applier;
-use crate::flow::capture::announced::{self, Heard, Read, Refusal};
+use crate::flow::capture::announced::{self, Announcement, Heard, Read, Refusal};
 use crate::flow::fetch::{AskId, Sizes};
 use crate::flow::ingest::{self, Ingested};
 use crate::flow::order::{self, Gap, Order, Step};
@@ -62,7 +62,8 @@ const STAGED_WAIT: Duration = Duration::from_secs(5);
 /// How long an alarm counts that is not seen again. Presence comes every second.
 const ALARM_TIME: Duration = Duration::from_secs(15);
 
-/// Announcements that wait to be ingested; the next one is refused, and the service tries again.
+/// Announcements that wait to be ingested, in as many bytes as may be on their way; the next one is refused, and the service
+/// tries again.
 const ANNOUNCED_MAX: usize = 1024;
 
 /// Announcements ingested in one transaction.
@@ -165,7 +166,7 @@ impl Replica {
             Ok(Read::Change(_)) if !self.flows() && !self.waits_for_identity() => {
                 Refusal("this node is not READY: its data is still being loaded; try again".into())
             }
-            Ok(Read::Change(_)) if ANNOUNCED_MAX <= self.announced.len() => {
+            Ok(Read::Change(announcement)) if self.has_no_room_for(&announcement) => {
                 Refusal("too many change events wait; try again".into())
             }
             Ok(Read::Change(announcement)) => {
@@ -187,6 +188,11 @@ impl Replica {
             let body = serde_json::json!({ "ok": false, "error": refusal.0 }).to_string();
             self.outputs.push_back(Output::Reply { to, body });
         }
+    }
+
+    fn has_no_room_for(&self, announcement: &Announcement) -> bool {
+        let bytes: usize = self.announced.iter().map(|(waiting, _)| waiting.bytes).sum();
+        ANNOUNCED_MAX <= self.announced.len() || limits::INBOX_BYTES_MAX < bytes + announcement.bytes
     }
 
     pub(super) fn ingest_announced(&mut self, at: Moment) -> Result<(), Failure> {

@@ -3,7 +3,8 @@
 use rowcast::edge::clock;
 use rowcast::edge::store::Store;
 use rowcast::flow::apply::Applier;
-use rowcast::replica::Input;
+use rowcast::limits;
+use rowcast::replica::{Input, Output};
 use std::time::Duration;
 
 use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
@@ -91,4 +92,29 @@ fn a_late_announcement_of_a_parked_record_deletes_nothing() {
     node.run();
     let deletes = node.text("SELECT count(*) AS v FROM u_Events WHERE operation_type = 'DELETE'");
     assert_eq!(deletes.as_deref(), Some("0"));
+}
+
+/// I9: while the node cannot work, as long as the disk refuses, change events wait in bounded memory.
+#[test]
+fn change_events_that_wait_are_bounded_in_bytes() {
+    let mut node = Node::ready(ANNOUNCED, USERS);
+    let bytes = limits::CHANGE_BYTES_MAX - 1024;
+    let announce = |node: &mut Node, id: &str| {
+        let data = format!(r#"{{"id":"{id}","email":"{}","n":2}}"#, id.repeat(bytes));
+        let payload = format!(r#"{{"table":"u","operation":"create","data":{data}}}"#).into_bytes();
+        let at = node.at();
+        node.replica().handle(Input::Announced { payload: payload.into(), reply: Some(id.to_owned()) }, at);
+        let outputs = node.replica().take_outputs();
+        outputs.into_iter().find_map(|output| match output {
+            Output::Reply { body, .. } => Some(body),
+            _ => None,
+        })
+    };
+    assert_eq!([announce(&mut node, "a"), announce(&mut node, "b")], [None, None]);
+    let refused = announce(&mut node, "c").expect("there is no room for a third one");
+    assert!(refused.contains("too many change events wait"), "{refused}");
+    node.run();
+    node.replica().take_outputs();
+    assert_eq!(announce(&mut node, "c"), None);
+    node.run();
 }

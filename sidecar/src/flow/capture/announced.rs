@@ -81,7 +81,11 @@ pub struct Refusal(pub String);
 
 /// A change event that was read and whose table is known.
 #[derive(Debug)]
-pub struct Announcement(Payload);
+pub struct Announcement {
+    payload: Payload,
+    /// As it came.
+    pub bytes: usize,
+}
 
 /// What a change event is about.
 #[derive(Debug)]
@@ -104,10 +108,11 @@ pub fn read(payload: &[u8], tables: &[String]) -> Result<Read, Refusal> {
             limits::CHANGE_BYTES_MAX
         )));
     }
+    let bytes = payload.len();
     let payload: Payload =
         serde_json::from_slice(payload).map_err(|error| Refusal(format!("not a change event: {error}")))?;
     let own = is_own_table(&payload.table, tables.iter().map(String::as_str));
-    Ok(if own { Read::Own(payload.table) } else { Read::Change(Announcement(payload)) })
+    Ok(if own { Read::Own(payload.table) } else { Read::Change(Announcement { payload, bytes }) })
 }
 
 /// What came of an announcement.
@@ -128,7 +133,7 @@ pub fn ingest(
     announcement: Announcement,
     now: Timestamp,
 ) -> Result<Result<Heard, Refusal>, store::Error> {
-    let payload = announcement.0;
+    let payload = announcement.payload;
     let Some(table) = tx.tables().get(&payload.table) else {
         return Ok(Err(Refusal(format!("table `{}` is not declared in the schema file", payload.table))));
     };
