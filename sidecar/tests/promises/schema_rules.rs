@@ -222,6 +222,34 @@ fn a_column_of_another_type_makes_no_events_and_both_keep_what_their_column_keep
     assert_eq!(cluster.nodes[0].events("t"), before + 2);
 }
 
+/// Its triggers go with the table that is renamed, and are none of the one that has the name then.
+#[test]
+fn a_table_that_is_renamed_and_made_again_gets_its_rows_back() {
+    let mut cluster = Cluster::ready(2, &toml(&["t", "other"]), TWO);
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('x', '1', 'd'), ('y', '1', 'd')");
+    cluster.settle();
+    cluster.nodes[0].sql(&format!("BEGIN; ALTER TABLE t RENAME TO t_2024; {TABLE} COMMIT"));
+    cluster.settle();
+    cluster.all_say("SELECT id AS v FROM t ORDER BY id", "x,y");
+    cluster.nodes[0].sql("DELETE FROM t_2024; INSERT INTO t VALUES ('z', '1', 'd'); DELETE FROM t WHERE id = 'x'");
+    cluster.settle();
+    cluster.all_say("SELECT id AS v FROM t ORDER BY id", "y,z");
+}
+
+/// SQLite takes no notice of case in names, and neither do the triggers.
+#[test]
+fn a_table_whose_name_changes_in_case_alone_is_captured_on() {
+    let mut cluster = Cluster::ready(2, &toml(&["t", "other"]), TWO);
+    cluster.nodes[0].sql("BEGIN; ALTER TABLE other RENAME TO between_; ALTER TABLE between_ RENAME TO OTHER; COMMIT");
+    cluster.settle();
+    cluster.nodes[0].sql("INSERT INTO other VALUES ('o', '1')");
+    cluster.settle();
+    cluster.all_say("SELECT id AS v FROM other ORDER BY id", "o");
+    let triggers =
+        "SELECT count(*) AS v FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'other' COLLATE NOCASE";
+    assert_ne!(cluster.nodes[0].text(triggers).as_deref(), Some("0"));
+}
+
 #[test]
 fn a_table_that_is_dropped_and_made_again_gets_its_rows_back() {
     let mut cluster = Cluster::ready(2, &toml(&["t", "other"]), TWO);

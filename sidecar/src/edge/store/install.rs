@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rowcast_schema::declaration::{Capture, Declaration};
 use rowcast_schema::layout::LayoutId;
 use rowcast_schema::{OWN_PREFIX, bookkeeping, event_table, journal};
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
@@ -96,7 +96,7 @@ pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pen
         fit_table(connection, table, &mut present)?;
         serve::adopt_strays(connection, &table.name)?;
     }
-    for (name, _) in present {
+    for name in present.into_keys() {
         tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");
         connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
     }
@@ -135,18 +135,28 @@ fn fit_journal(connection: &Connection, width: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Our triggers as they are. One that the service's own have come after counts as no trigger, and is made again: SQLite runs
-/// the newest first, and after one of theirs that fails in an `OR FAIL` statement ours would not run, though the row stays.
-pub(super) fn own_triggers(connection: &Connection) -> Result<HashMap<String, String>, Error> {
+/// A trigger of ours.
+#[derive(Debug)]
+pub(super) struct Present {
+    /// The table that it is on: a table that is renamed takes its triggers along.
+    table: String,
+    sql: String,
+}
+
+/// Our triggers as they are, by their names in lower case, since SQLite takes no notice of case. One that the service's own have
+/// come after counts as no trigger, and is made again: SQLite runs the newest first, and after one of theirs that fails in an
+/// `OR FAIL` statement ours would not run, though the row stays.
+pub(super) fn own_triggers(connection: &Connection) -> Result<HashMap<String, Present>, Error> {
     connection
         .prepare(
-            "SELECT name, iif(EXISTS (SELECT 1 FROM sqlite_schema AS later
+            "SELECT lower(name), tbl_name, iif(EXISTS (SELECT 1 FROM sqlite_schema AS later
                  WHERE type = 'trigger' AND later.rowid > ours.rowid AND later.tbl_name = ours.tbl_name COLLATE NOCASE
                  AND substr(later.name, 1, ?1) <> ?2), '', sql)
              FROM sqlite_schema AS ours WHERE type = 'trigger' AND substr(name, 1, ?1) = ?2",
         )
         .and_then(|mut statement| {
-            statement.query_map((OWN_PREFIX.len(), OWN_PREFIX), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            let present = |row: &Row<'_>| Ok((row.get(0)?, Present { table: row.get(1)?, sql: row.get(2)? }));
+            statement.query_map((OWN_PREFIX.len(), OWN_PREFIX), present)?.collect()
         })
         .doing("list the triggers")
 }
@@ -161,7 +171,7 @@ pub(super) fn is_installed(connection: &Connection, table: &str) -> Result<bool,
 }
 
 /// Makes the triggers of one table what they should be. Where they were not, its rows must be reconciled.
-fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<String, String>) -> Result<(), Error> {
+fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<String, Present>) -> Result<(), Error> {
     let Some(shape) = &table.shape else { return Ok(()) };
     let layout = &shape.layout;
     let key = layout_key(&table.name);
@@ -173,9 +183,11 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
     let mut rebuilt = before.is_some() && table.declared.capture == Capture::Triggers;
     if table.declared.capture == Capture::Triggers {
         for trigger in journal::triggers(&shape.table, layout) {
-            let found = present.remove(&trigger.name);
+            // One that went with a table that was renamed is none of the table that has the name now.
+            let found = present.remove(&trigger.name.to_ascii_lowercase());
+            let found = found.filter(|found| found.table.eq_ignore_ascii_case(&table.name));
             rebuilt &= found.is_none();
-            if found.is_some_and(|sql| sql == trigger.sql) {
+            if found.is_some_and(|found| found.sql == trigger.sql) {
                 continue;
             }
             fitted = false;
