@@ -318,7 +318,8 @@ impl<'t, 'a> Writer<'t, 'a> {
                 );
                 // What the service wrote supersedes what waits of the record, and may make room for others.
                 let (timestamp, origin, sequence) = (event.timestamp, id.origin, id.sequence);
-                self.tx.settle_parked(table, &event.record_id, Version { timestamp, origin, sequence })?;
+                let version = Version { timestamp, origin, sequence };
+                self.tx.settle_parked(table, &event.record_id, version, large.is_some())?;
                 if large.is_some() {
                     self.park_large(id, &event)?;
                 }

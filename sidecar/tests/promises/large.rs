@@ -218,3 +218,75 @@ fn a_row_that_was_too_large_once_is_parked_again_where_what_superseded_it_is_for
     cluster.all_say("SELECT id || a AS v FROM t", "growsallowed");
     cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "");
 }
+
+/// Written again while it is large, as where a counter stands beside it: the record is what it was before, for a migration, for
+/// those who have it, and for those who come.
+#[test]
+fn a_row_that_is_too_large_twice_stands_in_the_way_of_nothing() {
+    let mut cluster = Cluster::ready(2, &toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, n INT);");
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('grows', 'small', 0)");
+    cluster.settle();
+    cluster.nodes[0].sql(&format!("UPDATE t SET a = printf('%.*c', {}, 'x')", limits::ROW_BYTES_MAX));
+    cluster.settle();
+    cluster.nodes[0].sql("UPDATE t SET n = 1");
+    cluster.settle();
+    for node in [0, 1] {
+        cluster.nodes[node].sql("ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
+        cluster.settle();
+    }
+    cluster.nodes[1].sql("INSERT INTO t(id, a, n) VALUES ('next', 'small', 0)");
+    cluster.settle();
+    let rows = "SELECT id || length(a) || n AS v FROM t ORDER BY id";
+    assert_eq!(cluster.nodes[0].text(rows), Some(format!("grows{}1,next50", limits::ROW_BYTES_MAX)));
+    assert_eq!(cluster.nodes[1].text(rows).as_deref(), Some("grows50,next50"));
+    cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "size,size");
+    cluster.nodes[0].sql("UPDATE t SET a = 'small again' WHERE id = 'grows'");
+    cluster.settle();
+    cluster.all_say(rows, "grows111,next50");
+    cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "");
+}
+
+/// Small again, but kept out of the table by another record: what did not travel must not be what is left of it.
+#[test]
+fn a_row_that_was_too_large_once_and_is_kept_out_stands_in_the_way_of_no_migration() {
+    let table = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, u TEXT UNIQUE);";
+    let mut cluster = Cluster::ready(2, &toml(&["t"]), table);
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('grows', 'small', 'two')");
+    cluster.settle();
+    cluster.nodes[0].sql(&format!("UPDATE t SET a = printf('%.*c', {}, 'x')", limits::ROW_BYTES_MAX));
+    cluster.settle();
+    cluster.nodes[0].sql("UPDATE t SET a = 'again', u = 'one'");
+    cluster.nodes[0].run();
+    cluster.nodes[1].sql("INSERT INTO t VALUES ('other', 'later', 'one')");
+    cluster.settle();
+    for node in [0, 1] {
+        cluster.nodes[node].sql("ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
+        cluster.settle();
+    }
+    cluster.nodes[0].sql("INSERT INTO t(id, a) VALUES ('next', 'n')");
+    cluster.settle();
+    cluster.all_say("SELECT id || a AS v FROM t ORDER BY id", "nextn,otherlater");
+    cluster.nodes[1].sql("UPDATE t SET u = 'three' WHERE id = 'other'");
+    cluster.settle();
+    cluster.all_say("SELECT id || a AS v FROM t ORDER BY id", "growsagain,nextn,otherlater");
+    cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "");
+}
+
+/// It has no event that a row could be made of, and never had.
+#[test]
+fn a_row_that_was_always_too_large_is_not_put_out_by_another_record() {
+    let definition = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, u TEXT DEFAULT 'one' UNIQUE)";
+    let fill = format!("INSERT INTO t(id, a) VALUES ('before', printf('%.*c', {}, 'x'))", limits::ROW_BYTES_MAX);
+    for (definition, fill) in [(format!("{definition}; {fill}"), ""), (definition.to_owned(), fill.as_str())] {
+        let mut node = Node::ready(&toml(&["t"]), &definition);
+        node.sql(fill);
+        node.run();
+        let mut grown = Grown { node, shape: layout("t", &["id", "a"]), sequence: 0 };
+        grown.hears("other", "later", clock::now());
+        grown.rows_are(&format!("before{}", limits::ROW_BYTES_MAX));
+        grown.parked_is("size,unique");
+        grown.node.sql("DELETE FROM t");
+        grown.node.run();
+        grown.rows_are("other5");
+    }
+}

@@ -11,6 +11,7 @@ use super::tx::{Place, Tx, event_id};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Version};
 use crate::limits;
+use crate::position::NodeId;
 
 /// Why an event is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,16 +127,18 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes a record's parked events below `version` out: they are superseded. Answers which.
+    /// Takes a record's parked events below `version` out: they are superseded. Answers which. Those whose row did not travel stay
+    /// until the row is what a later event says (`stands`): nothing could be made of them, and they must not be the newest.
     pub fn unpark_below(
         &mut self,
         table: &Replicated,
         record_id: &str,
         version: Version,
+        stands: bool,
     ) -> Result<Vec<EventId>, Error> {
         let mut settled = Vec::new();
         for parked in self.parked_of(table, record_id)? {
-            if parked.version < version {
+            if parked.version < version && (stands || parked.reason != ParkReason::Size) {
                 self.unpark(table, parked.id)?;
                 settled.push(parked.id);
             }
@@ -174,11 +177,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A record has a newer event, and its row is what that says: what was parked of it is superseded, and what it kept
-    /// out of the table may come in.
-    pub fn settle_parked(&mut self, table: &Replicated, record_id: &str, version: Version) -> Result<(), Error> {
+    /// A record has a newer event, and its row is what that says, or more than it can say (`large`): what was parked of it is
+    /// superseded, and what it kept out of the table may come in.
+    pub fn settle_parked(
+        &mut self,
+        table: &Replicated,
+        record_id: &str,
+        version: Version,
+        large: bool,
+    ) -> Result<(), Error> {
         if self.durable.parked > 0 {
-            self.unpark_below(table, record_id, version)?;
+            self.unpark_below(table, record_id, version, !large)?;
             self.stir(table, record_id)?;
         }
         Ok(())
@@ -228,8 +237,8 @@ impl Tx<'_> {
     /// The version of a record's row, where that was written here and is too large to become an event: nobody else has what it
     /// says.
     pub fn large_row(&self, table: &Replicated, shape: &Shape, record_id: &str) -> Result<Option<Version>, Error> {
-        let is_large =
-            |parked: &ParkedEvent| parked.reason == ParkReason::Size && parked.id.origin == self.durable.node;
+        let own = |node: NodeId| node == self.durable.node || self.durable.former.contains(&node);
+        let is_large = |parked: &ParkedEvent| parked.reason == ParkReason::Size && own(parked.id.origin);
         let parked = self.parked_of(table, record_id)?;
         let Some(version) = parked.into_iter().filter(is_large).map(|parked| parked.version).max() else {
             return Ok(None);

@@ -227,6 +227,9 @@ impl<'a> Tx<'a> {
                 content.get_or_insert(Content { version, cells: None });
                 break;
             };
+            if self.layout(event.layout)?.is_some_and(|layout| event.left_out(&layout).is_some()) {
+                continue; // Its row did not travel.
+            }
             let (columns, values) = match self.decode(event.layout, data) {
                 Ok(decoded) => decoded,
                 // What was never understood, and is not the newest, adds nothing.

@@ -101,6 +101,7 @@ impl Applier<'_, '_> {
         outcome: Outcome,
     ) -> Result<bool, Error> {
         let id = EventId { origin: version.origin, sequence: version.sequence };
+        let stands = matches!(outcome, Outcome::Stands);
         match outcome {
             Outcome::Stands => self.unpark(table, id)?,
             Outcome::Outranked(holder) => {
@@ -113,7 +114,7 @@ impl Applier<'_, '_> {
             }
         }
         if self.tx.durable.parked > 0 {
-            for id in self.tx.unpark_below(table, &event.record_id, version)? {
+            for id in self.tx.unpark_below(table, &event.record_id, version, stands)? {
                 self.fresh.remove(&id);
             }
         }
@@ -170,12 +171,13 @@ impl Applier<'_, '_> {
             for key in holders {
                 let held_by = shape.record_id_of_key(&key);
                 // What such a row says would be nowhere any more. The next word of its record lets this one in.
-                let large = self.tx.large_row(table, shape, &held_by)?.is_some();
-                let holder = self.holder(table, shape, &key)?;
-                if large || version < holder.version {
+                if self.tx.large_row(table, shape, &held_by)?.is_some() {
                     return Ok(Outcome::Outranked(held_by));
                 }
-                lesser.push((key, holder));
+                match self.holder(table, shape, &key)? {
+                    Some(holder) if holder.version < version => lesser.push((key, holder)),
+                    _ => return Ok(Outcome::Outranked(held_by)),
+                }
             }
             for (key, holder) in lesser {
                 self.evict(table, shape, (&key, holder), record_id)?;
@@ -183,12 +185,12 @@ impl Applier<'_, '_> {
         }
     }
 
-    /// The event that a row's content comes from. A row from before Rowcast gets one now.
-    fn holder(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<Newest, Error> {
+    /// The event that a row's content comes from. A row from before Rowcast gets one now; none, if it is too large for that.
+    fn holder(&mut self, table: &Replicated, shape: &Shape, key: &[Value]) -> Result<Option<Newest>, Error> {
         let record_id = shape.record_id_of_key(key);
         self.ingest_unseen(table, shape, key)?;
         if let Some(newest) = self.tx.newest(table, &record_id)? {
-            return Ok(newest);
+            return Ok(Some(newest));
         }
         let row = self.tx.row(shape, key)?.expect("bug: a row that holds a value is there");
         let change = Change {
@@ -202,7 +204,7 @@ impl Applier<'_, '_> {
         };
         let ingested = ingest::changes(self.tx, vec![change], self.now)?;
         self.done.ingested.push(ingested);
-        Ok(self.tx.newest(table, &record_id)?.expect("bug: its event was just stored"))
+        self.tx.newest(table, &record_id)
     }
 
     fn evict(
