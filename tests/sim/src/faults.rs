@@ -257,6 +257,16 @@ impl World {
         }
     }
 
+    /// Power may fail as soon as a node has said that it has everything.
+    pub fn strike_at_the_worst_moment(&mut self, node: usize) {
+        let strikes = !self.healed && self.faults.kinds.contains(&Kind::PowerCut) && self.faults.chance.one_in(3);
+        if strikes {
+            let until = self.now + 50_000 + self.faults.chance.below(3_000_000);
+            self.story.count("power cut once caught up");
+            self.cut_power(node, until);
+        }
+    }
+
     fn cut_power(&mut self, node: usize, until: u64) {
         self.note_synced(node);
         self.nodes[node].die();

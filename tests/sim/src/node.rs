@@ -88,6 +88,8 @@ pub struct Sidecar {
     pub ready: bool,
     /// Since when it says that it is sure of itself.
     pub sure_since: Option<u64>,
+    /// Whom it has given up.
+    pub given_up: Vec<NodeId>,
     /// It has caught up since it started.
     pub caught_up: bool,
     /// A copy of the database, for a node that has none.
@@ -218,6 +220,7 @@ impl Node {
             asked: Vec::new(),
             ready: false,
             sure_since: None,
+            given_up: Vec::new(),
             caught_up: false,
             copy: None,
         });

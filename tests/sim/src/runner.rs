@@ -299,7 +299,7 @@ impl Summary {
 }
 
 /// What a run has to have met, or it proves nothing.
-const MET: [&str; 44] = [
+const MET: [&str; 45] = [
     "announcements lost",
     "answers lost",
     "away for long",
@@ -330,6 +330,7 @@ const MET: [&str; 44] = [
     "partition, both ways",
     "partition, one way",
     "power cut",
+    "power cut once caught up",
     "records compared between nodes",
     "requests lost",
     "restored",

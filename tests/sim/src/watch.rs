@@ -21,11 +21,12 @@ impl World {
         self.nodes[node].told.clear();
     }
 
-    /// A node says that it is sure of itself, or not.
+    /// A node says whether it is sure of itself, and whom it has given up.
     pub fn note_said(&mut self, node: usize, frame: &[u8]) {
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
-        let sure = matches!(wire::decode(frame), Ok(Message::Presence(presence)) if presence.sure);
-        sidecar.sure_since = sure.then(|| sidecar.sure_since.unwrap_or(self.now));
+        let Ok(Message::Presence(presence)) = wire::decode(frame) else { return };
+        sidecar.sure_since = presence.sure.then(|| sidecar.sure_since.unwrap_or(self.now));
+        sidecar.given_up = presence.lost.into_iter().map(|(id, _)| id).collect();
     }
 
     /// A node is told by another one what that has.
@@ -75,7 +76,8 @@ impl World {
     /// A node became READY, or is not any more.
     pub fn note_ready(&mut self, node: usize) {
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
-        if sidecar.replica.has_caught_up() && !std::mem::replace(&mut sidecar.caught_up, true) {
+        let caught_up = sidecar.replica.has_caught_up() && !std::mem::replace(&mut sidecar.caught_up, true);
+        if caught_up {
             self.judge_caught_up(node);
         }
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
@@ -89,6 +91,9 @@ impl World {
                 Some(reason) => self.story.tell(self.now, format_args!("n{node} NOT READY: {}", reason.text)),
             }
             self.story.count(if ready { "became READY" } else { "became NOT READY" });
+        }
+        if caught_up {
+            self.strike_at_the_worst_moment(node);
         }
     }
 
@@ -105,9 +110,10 @@ impl World {
     fn judge_caught_up(&mut self, node: usize) {
         let Node { sidecar: Some(sidecar), told, others_had, .. } = &self.nodes[node] else { return };
         let (mut there, mut had) = (Vector::default(), Vector::default());
-        for other in self.nodes.iter().filter(|other| other.number != node && other.sidecar.is_some() && other.hears())
-        {
-            let is_told = told.get(&other.number).is_some_and(|at| self.now < at + HEARD_SURELY);
+        let others = self.nodes.iter().filter(|other| other.number != node && other.sidecar.is_some() && other.hears());
+        // What they have who are given up, they bring along under another id.
+        for other in others.filter(|other| other.id().is_none_or(|id| !sidecar.given_up.contains(&id))) {
+            let is_told = self.lately(told.get(&other.number).copied());
             if self.reach_each_other(other.number, node) && (is_told || self.has_surely_heard(node, other.number)) {
                 there.join(&self.vector_of(other.number).into_iter().collect());
                 others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
@@ -120,9 +126,13 @@ impl World {
         }
     }
 
+    fn lately(&self, at: Option<u64>) -> bool {
+        at.is_some_and(|at| self.now < at + HEARD_SURELY)
+    }
+
     /// Whether nothing lies, or lay a moment ago, between two nodes.
     fn reach_each_other(&self, one: usize, other: usize) -> bool {
-        let mended = |link: &(usize, usize)| self.net.mended.get(link).is_some_and(|at| self.now < at + HEARD_SURELY);
+        let mended = |link: &(usize, usize)| self.lately(self.net.mended.get(link).copied());
         [(one, other), (other, one)].iter().all(|link| !self.net.cut.contains(link) && !mended(link))
     }
 
@@ -130,17 +140,15 @@ impl World {
     /// Not on a bus that loses messages, or takes its time, or did so until now, where the node had no reason to wait longer; and
     /// nobody has heard anybody for as long as nothing happened.
     fn has_surely_heard(&self, node: usize, other: usize) -> bool {
-        let slow = QUICK < self.net.delay_max || self.net.loss > 0;
-        let lately = |at: Option<u64>| at.is_some_and(|at| self.now < at + HEARD_SURELY);
-        let node = &self.nodes[node];
-        if lately(self.skipped_at) || ((slow || lately(self.net.healed_at)) && (node.disk_lost || node.was_ready)) {
+        let slow = QUICK < self.net.delay_max || self.net.loss > 0 || self.lately(self.net.healed_at);
+        let Node { sidecar: Some(sidecar), disk_lost, was_ready, .. } = &self.nodes[node] else { return false };
+        if self.lately(self.skipped_at) || (slow && (*disk_lost || *was_ready)) {
             return false;
         }
-        let is_there = |sidecar: &Sidecar| !lately(Some(sidecar.connected_at));
-        let tells =
-            |sidecar: &Sidecar| is_there(sidecar) && sidecar.sure_since.is_some_and(|since| !lately(Some(since)));
-        let connected = |sidecar: &Sidecar| sidecar.connected_at == sidecar.started || is_there(sidecar);
-        node.sidecar.as_ref().is_some_and(connected) && self.nodes[other].sidecar.as_ref().is_some_and(tells)
+        let is_there = |sidecar: &Sidecar| !self.lately(Some(sidecar.connected_at));
+        let is_sure = |sidecar: &Sidecar| sidecar.sure_since.is_some_and(|since| !self.lately(Some(since)));
+        let tells = self.nodes[other].sidecar.as_ref().is_some_and(|other| is_there(other) && is_sure(other));
+        tells && (sidecar.connected_at == sidecar.started || is_there(sidecar))
     }
 
     /// The files of a node are those of before, or others: what it had then is not to be had.
