@@ -68,7 +68,7 @@ pub struct Trigger {
 
 /// The triggers that capture `table` under `layout`.
 pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
-    let writer = Writer { table, layout, read_back: !table.triggers.is_empty() || table.refers_to_itself };
+    let writer = Writer { table, layout, read_back: !table.triggers.is_empty() || table.comes_back };
     let mut triggers = vec![writer.insert(), writer.update(), writer.delete()];
     if !table.uniques.is_empty() {
         triggers.push(writer.evicted_by_insert());

@@ -31,9 +31,9 @@ pub struct Table {
     pub uniques: Vec<Unique>,
     /// Names of the service's own triggers on this table.
     pub triggers: Vec<String>,
-    /// A foreign key leads from this table back to it, at once or by way of others: what is done to one of its rows can
-    /// change that row again before our triggers run.
-    pub refers_to_itself: bool,
+    /// What is done to one of its rows can change that row again before our triggers run: foreign keys lead from this table back to
+    /// it, at once or by way of others, or one that refers to it has triggers of the service.
+    pub comes_back: bool,
     /// The `CREATE TABLE` statement, as stored.
     pub sql: String,
     /// The `CREATE INDEX` statements of the table, as stored.
@@ -249,7 +249,7 @@ pub fn example(name: &str, columns: &[&str], key: &[&str]) -> Table {
         autoincrement: false,
         uniques: Vec::new(),
         triggers: Vec::new(),
-        refers_to_itself: false,
+        comes_back: false,
         sql: String::new(),
         index_sql: Vec::new(),
     }

@@ -239,6 +239,27 @@ fn a_row_that_refers_to_itself_follows_its_own_key() {
     );
 }
 
+/// A CASCADE sets off a trigger of another table, which writes the row that it began with.
+#[test]
+fn a_row_that_a_trigger_of_a_table_that_refers_to_it_writes_is_told_as_it_ends() {
+    plays(
+        &["bill", "line"],
+        &[
+            "CREATE TABLE bill(id TEXT PRIMARY KEY NOT NULL, total INTEGER)",
+            "CREATE TABLE line(id INTEGER PRIMARY KEY, bill TEXT REFERENCES Bill(id) ON UPDATE CASCADE, price INTEGER)",
+            "CREATE TRIGGER sums AFTER UPDATE ON line BEGIN
+               UPDATE bill SET total = (SELECT sum(price) FROM line WHERE line.bill = bill.id) WHERE id = NEW.bill; END",
+        ],
+        &[
+            "INSERT INTO bill VALUES ('a', 7)",
+            "INSERT INTO line VALUES (1, 'a', 2), (2, 'a', 3)",
+            "work",
+            "PRAGMA foreign_keys = on",
+            "UPDATE bill SET id = 'b' WHERE id = 'a'",
+        ],
+    );
+}
+
 /// The key that SQLite is to find reads -1 in a BEFORE trigger, and a row may have just that key.
 #[test]
 fn the_row_with_the_key_minus_one_is_evicted_like_any_other() {
