@@ -56,7 +56,7 @@ use rowcast_schema::layout::{Layout, LayoutId};
 use rusqlite::Connection;
 use uuid::Uuid;
 
-pub(crate) use self::cell::with_affinity;
+pub(crate) use self::cell::{keeps, with_affinity};
 pub use self::checkpoint::{Bounds, Checkpointer, Log};
 pub use self::claim::Claim;
 pub use self::compaction::Visit;

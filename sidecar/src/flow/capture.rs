@@ -9,7 +9,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Replicated, Shape, Tx, with_affinity};
+use crate::edge::store::{Error, Replicated, Shape, Tx, keeps};
 use crate::event::Operation;
 use crate::limits;
 
@@ -77,7 +77,7 @@ fn is_told_large(tx: &Tx<'_>, (table, shape): (&Replicated, &Shape), change: &Ch
 /// Whether the column at `at` of a row holds what its events say, as this column keeps it: its type may have changed.
 fn equals(shape: &Shape, at: usize, content: Option<&Value>, cell: &Value) -> bool {
     let content = content.unwrap_or(&shape.defaults[at]);
-    content == cell || with_affinity(content.clone(), shape.affinity(at)) == *cell
+    keeps(shape.affinity(at), content, cell)
 }
 
 /// The columns in which a row differs from its content, as a bit mask. What no event has counts as the default.

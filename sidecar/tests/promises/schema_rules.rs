@@ -222,6 +222,24 @@ fn a_column_of_another_type_makes_no_events_and_both_keep_what_their_column_keep
     assert_eq!(cluster.nodes[0].events("t"), before + 2);
 }
 
+/// Nor do numbers with a fraction that become text: an event of theirs would be stamped now, and win over what others wrote.
+#[test]
+fn a_column_of_numbers_that_becomes_text_makes_no_events() {
+    let table = |kind: &str, name: &str| format!("CREATE TABLE {name}(id TEXT PRIMARY KEY NOT NULL, price {kind});");
+    let mut cluster = Cluster::ready(2, &toml(&["t"]), &table("REAL", "t"));
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('x', 1.5), ('y', 2), ('z', 0.1)");
+    cluster.settle();
+    let before = cluster.nodes[0].events("t");
+    cluster.nodes[1].sql("UPDATE t SET price = 2.5 WHERE id = 'x'");
+    cluster.nodes[1].run();
+    let retype =
+        format!("{} INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t;", table("TEXT", "n"));
+    cluster.nodes[0].sql(&format!("BEGIN; {retype} COMMIT;"));
+    cluster.settle();
+    assert_eq!(cluster.nodes[0].events("t"), before + 1);
+    cluster.all_say("SELECT price AS v FROM t ORDER BY id", "2.5,2.0,0.1");
+}
+
 /// Its triggers go with the table that is renamed, and are none of the one that has the name then.
 #[test]
 fn a_table_that_is_renamed_and_made_again_gets_its_rows_back() {

@@ -10,7 +10,7 @@ use rowcast_schema::record;
 use rowcast_schema::value::Value;
 use rusqlite::Connection;
 
-use super::cell::with_affinity;
+use super::cell::keeps;
 use super::contexts::Contexts;
 use super::error::{Doing as _, Error};
 use super::replicated::{Replicated, Shape, Tables};
@@ -371,7 +371,7 @@ impl Tx<'_> {
 pub(super) fn is_as_said(shape: &Shape, said: &[Option<Value>], row: &[Value]) -> bool {
     said.iter().zip(row).enumerate().all(|(at, (said, held))| match said {
         None => true,
-        Some(said) => said == held || with_affinity(said.clone(), shape.affinity(at)) == *held,
+        Some(said) => keeps(shape.affinity(at), said, held),
     })
 }
 

@@ -14,7 +14,7 @@ use rowcast_schema::value::Value;
 
 use super::{Change, difference, equals};
 use crate::clock::Timestamp;
-use crate::edge::store::{Content, Error, ParkReason, Replicated, Shape, Tx, Want, Written, with_affinity};
+use crate::edge::store::{Content, Error, ParkReason, Replicated, Shape, Tx, Want, Written, keeps};
 use crate::event::{Operation, Version};
 use crate::flow::ingest::{self, Ingested};
 
@@ -154,7 +154,7 @@ fn with_new_columns(
                 let is_default = *value == shape.defaults[at];
                 // NULL in a column that went and NULL in one that came say nothing, unless one can only be the other.
                 let one_for_one = want.gone_columns.len() == 1 && want.new_columns.len() == 1;
-                let same = |value_gone: &Value| with_affinity(value_gone.clone(), shape.affinity(at)) == *value;
+                let same = |value_gone: &Value| keeps(shape.affinity(at), value_gone, value);
                 let carried = told_gone.iter().flatten().filter(|gone| same(&gone.value));
                 let carried = carried.filter(|_| one_for_one || !is_default).max_by_key(|gone| gone.changed);
                 let explained =
