@@ -91,7 +91,7 @@ def fails(test: list[str]) -> bool:
     try:
         ended = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
-        return True
+        return False
     return "1 failed" in ended.stdout
 
 
@@ -152,6 +152,10 @@ def main() -> int:
         control = f"{ran} seeds, all well" if seed is None else f"seed {seed}: {short(failure)}"
         print(f"control: {control}", flush=True)
         if seed is not None:
+            return 1
+        broken_tests = [mutant["test"][1] for mutant in chosen if "test" in mutant and fails(mutant["test"])]
+        if broken_tests:
+            print("without any mistake these fail:", *broken_tests)
             return 1
     survivors = []
     for mutant in chosen:

@@ -87,6 +87,7 @@ pub(crate) const KINDS: &[&str] = &[
     "outcome: changed rows",
     "outcome: a wrong type is refused first",
     "outcome: an expression raises first",
+    super::ENDED_EARLY,
     "outcome: a suspect was journaled",
     "outcome: a record came back after its delete",
     "outcome: rows from before Rowcast",
@@ -117,6 +118,11 @@ impl Kinds {
         for (kind, count) in &other.0 {
             *self.0.get_mut(kind).unwrap() += count;
         }
+    }
+
+    /// How often it came up.
+    pub(crate) fn count(&self, kind: &str) -> u64 {
+        self.0[kind]
     }
 
     /// Those that never came up.

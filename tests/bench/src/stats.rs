@@ -86,6 +86,16 @@ impl Value {
         Self { value: self.value / floor.value, rounds }
     }
 
+    /// The same of figures that a round gives once, like rates: the median of the pairs; of an even number of them the mean of the two
+    /// in the middle. The median of one over that of the other can come from two rounds.
+    pub fn paired(&self, floor: &Self) -> Self {
+        let Self { rounds, .. } = self.over(floor);
+        let mut sorted = rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Self { value: f64::midpoint(low, high), rounds }
+    }
+
     /// The least of the rounds.
     pub fn low(&self) -> f64 {
         self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
@@ -134,5 +144,10 @@ mod tests {
         }
         let ratio = own.median().over(&floor.median());
         assert_eq!((ratio.value, ratio.low(), ratio.high()), (1.0, 1.0, 3.0));
+        let paired = own.median().paired(&floor.median());
+        assert_eq!((paired.value, paired.low(), paired.high()), (2.0, 1.0, 3.0));
+        own.single(9.0);
+        floor.single(3.6);
+        assert_eq!(own.median().paired(&floor.median()).value, 2.25);
     }
 }

@@ -33,6 +33,6 @@ pub fn without_a_file(bench: &Bench) -> Vec<Measured> {
     let (own, floor) = (own.median(), floor.median());
     vec![
         Measured::beside("bootstrap_231k_s", own.clone(), &floor),
-        Measured::new("bootstrap_231k_over_copy", own.over(&floor)),
+        Measured::new("bootstrap_231k_over_copy", own.paired(&floor)),
     ]
 }

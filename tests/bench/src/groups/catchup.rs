@@ -45,7 +45,7 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let (own, floor) = (own.median(), floor.median());
     vec![
         Measured::beside("catchup_rows_s", own.clone(), &floor),
-        Measured::new("catchup_over_floor", own.over(&floor)),
+        Measured::new("catchup_over_floor", own.paired(&floor)),
         Measured::new("write_p99_during_catchup_ms", writes.percentile(99.0)),
     ]
 }

@@ -50,7 +50,7 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
     let (own, floor) = (own.median(), floor.median());
     vec![
         Measured::beside("chinook_rows_s", own.clone(), &floor),
-        Measured::new("chinook_over_service", own.over(&floor)),
+        Measured::new("chinook_over_service", own.paired(&floor)),
         Measured::new("chinook_write_cost_ratio", cost.median().over(&plain_cost.median())),
     ]
 }

@@ -74,6 +74,6 @@ fn into_an_empty_node(bench: &Bench, cluster: &mut rowcast_tests::Cluster) -> Ve
     let (own, floor) = (own.median(), floor.median());
     vec![
         Measured::beside("bootstrap_rows_s", own.clone(), &floor),
-        Measured::new("bootstrap_over_floor", own.over(&floor)),
+        Measured::new("bootstrap_over_floor", own.paired(&floor)),
     ]
 }

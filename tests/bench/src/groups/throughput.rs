@@ -49,9 +49,9 @@ fn measure<const N: usize>(bench: &Bench, rounds: usize, names: [&str; N], figur
     let [alone, batches, alone_single, singles] = samples.map(|samples| samples.median());
     vec![
         Measured::beside(figures[0], batches.clone(), &alone),
-        Measured::new(figures[1], batches.over(&alone)),
+        Measured::new(figures[1], batches.paired(&alone)),
         Measured::beside(figures[2], singles.clone(), &alone_single),
-        Measured::new(figures[3], singles.over(&alone_single)),
+        Measured::new(figures[3], singles.paired(&alone_single)),
     ]
 }
 
