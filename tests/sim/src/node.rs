@@ -59,6 +59,8 @@ pub struct Node {
     pub seen: (NodeId, u64),
     /// The latest that its wall clock ever was, in milliseconds.
     pub greatest_wall: i64,
+    /// What it had when it was seen last.
+    pub had: Vector,
     /// What the others had when its sidecar started.
     pub others_had: BTreeMap<usize, Vector>,
     /// When each of the others told it last what it has, since this start.
@@ -118,6 +120,7 @@ impl Node {
             backup: None,
             verifies: false,
             greatest_wall: 0,
+            had: Vector::default(),
             others_had: BTreeMap::new(),
             told: BTreeMap::new(),
             seen: (NodeId(Uuid::nil()), 0),

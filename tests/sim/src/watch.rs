@@ -14,9 +14,9 @@ const HEARD_SURELY: u64 = 5_000_000;
 const QUICK: u64 = 50_000;
 
 impl World {
-    /// A node that starts now is not READY before it has what those have now who were READY once.
+    /// A node that starts now is not READY before it has what those have now who were READY once, also where they do not run.
     pub fn note_what_others_have(&mut self, node: usize) {
-        let vector = |other: &Node| (other.number, self.vector_of(other.number).into_iter().collect());
+        let vector = |other: &Node| (other.number, other.had.clone());
         self.nodes[node].others_had = self.nodes.iter().filter(|other| other.was_ready).map(vector).collect();
         self.nodes[node].told.clear();
     }
@@ -62,8 +62,11 @@ impl World {
                 self.story.count("went on under another id");
             }
         }
-        let Node { sidecar: Some(sidecar), service: Some(service), seen, .. } = &mut self.nodes[node] else { return };
+        let Node { sidecar: Some(sidecar), service: Some(service), seen, had, .. } = &mut self.nodes[node] else {
+            return;
+        };
         let durable = sidecar.replica.store().durable();
+        had.clone_from(&durable.vector);
         let (id, head) = (durable.node, durable.next);
         if *seen != (id, head) {
             let from = if seen.0 == id { seen.1.min(head) } else { 1 };
@@ -111,16 +114,17 @@ impl World {
         let Node { sidecar: Some(sidecar), told, others_had, .. } = &self.nodes[node] else { return };
         let (mut there, mut had) = (Vector::default(), Vector::default());
         let others = self.nodes.iter().filter(|other| other.number != node && other.sidecar.is_some() && other.hears());
-        // What they have who are given up, they bring along under another id.
+        // Who is given up brings along what it has under another id.
         for other in others.filter(|other| other.id().is_none_or(|id| !sidecar.given_up.contains(&id))) {
             let is_told = self.lately(told.get(&other.number).copied());
-            if self.reach_each_other(other.number, node) && (is_told || self.has_surely_heard(node, other.number)) {
+            if is_told || (self.reach_each_other(other.number, node) && self.has_surely_heard(node, other.number)) {
                 there.join(&self.vector_of(other.number).into_iter().collect());
                 others_had.get(&other.number).iter().for_each(|vector| had.join(vector));
             }
         }
         let has = &sidecar.replica.store().durable().vector;
         let wanted = had.within(&there);
+        let wanted = sidecar.given_up.iter().fold(wanted, |wanted, &id| wanted.without(id));
         if !has.covers(&wanted) {
             self.judge.wrong.push(format!("n{node} has caught up with {has:?}, and the others had {wanted:?}"));
         }
@@ -154,5 +158,6 @@ impl World {
     /// The files of a node are those of before, or others: what it had then is not to be had.
     pub fn forget_what_it_had(&mut self, node: usize) {
         self.nodes.iter_mut().for_each(|other| drop(other.others_had.remove(&node)));
+        self.nodes[node].had = Vector::default();
     }
 }
