@@ -52,7 +52,7 @@ fn kills_stops_and_cuts_at_random_points_lose_nothing_that_a_service_was_told_is
         // None was taken for a copy of itself.
         assert_eq!(events_by_origin(node).len(), fire.nodes.len(), "a node has changed its id");
     }
-    fire.cluster.sound();
+    fire.cluster.sound_with_references();
     #[expect(clippy::cast_precision_loss, reason = "for a person to read")]
     let rate = count as f64 / burnt.as_secs_f64();
     println!(
@@ -459,7 +459,7 @@ fn a_partition_in_which_both_sides_write_heals_to_equal_rows() {
         all.all_on(node);
         no_gaps(node);
     }
-    cluster.sound();
+    cluster.sound_with_references();
 }
 
 // === What they share ===

@@ -149,7 +149,7 @@ fn a_full_disk_is_what_sqlite_says_and_rowcast_stops_loudly_and_resumes() {
     let rows = cluster.converged();
     assert!(rows["items"].iter().any(|row| row.starts_with("'after'")), "{:?}", rows["items"]);
     assert_eq!(a.number("SELECT count(*) FROM items WHERE id LIKE 'from a%'"), 40);
-    cluster.sound();
+    cluster.sound_with_references();
 }
 
 fn not_ready_for(node: &Node, reason: &str) -> bool {

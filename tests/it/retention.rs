@@ -56,7 +56,7 @@ fn under_churn_with_the_latest_history_the_files_stay_bounded() {
     assert!(file_last * 10 <= file * 13, "{bytes:?}");
     assert!(file_last <= bytes[0].1 * 2, "{bytes:?}");
     assert!(nodes.iter().all(|node| node.number("SELECT count(*) FROM _rowcast_contexts") < 1000));
-    cluster.sound();
+    cluster.sound_with_references();
 }
 
 #[test]

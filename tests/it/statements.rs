@@ -81,7 +81,7 @@ fn replicas_equal_the_source_after_every_kind_of_statement() {
         author.sql(sql);
         cluster.converged();
     }
-    cluster.sound();
+    cluster.sound_with_references();
     assert_eq!(b.rows("SELECT * FROM books"), ["'aleph' | 'borges' | 'El Aleph'"]);
 }
 

@@ -93,7 +93,7 @@ fn a_node_without_a_file_takes_the_database_of_another_whole_and_is_a_node_of_it
     c.sql("INSERT INTO items VALUES ('from c', 1, NULL)");
     eventually_eq!(a.rows("SELECT n FROM items WHERE id = 'from c'"), ["1"]);
     cluster.converged();
-    cluster.sound();
+    cluster.sound_with_references();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn what_the_donors_service_writes_meanwhile_is_lost_nowhere_and_becomes_nobody_e
         verified(joiner);
         assert!(!joiner.log().contains("diverges"), "{}", joiner.log());
     }
-    cluster.sound();
+    cluster.sound_with_references();
 }
 
 /// A joiner, of which nothing that asks for a chunk gets through after the first few.

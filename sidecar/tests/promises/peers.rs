@@ -6,6 +6,7 @@ use rowcast::event::EventId;
 use rowcast::flow::apply::Applier;
 use std::time::Duration;
 
+use super::cluster::Cluster;
 use super::{Node, event, layout, layouts, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, c TEXT);";
@@ -61,4 +62,34 @@ fn an_index_from_a_peer_carries_no_second_statement() {
         assert!(made.is_err(), "{index}");
         assert_eq!(node.text("SELECT count(*) AS v FROM other").as_deref(), Some("1"));
     }
+}
+
+/// I5, I10: an update reached one node before its author died, and that node wrote on top of it. Who hears of both gets them in
+/// order, and the author, whose disk is gone, gets them back.
+#[test]
+fn what_was_written_on_top_of_what_only_one_node_got_of_a_dead_author_arrives_with_it() {
+    let table = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+    let mut cluster = Cluster::ready(3, &toml(&["t"]), table);
+    cluster.nodes[0].sql("INSERT INTO t VALUES ('x', 'first')");
+    cluster.settle();
+    let away = cluster.nodes[2].replica.take();
+    cluster.nodes[0].sql("UPDATE t SET a = 'last words'");
+    cluster.turn(0, || true);
+    cluster.turn(1, || true);
+    assert_eq!(cluster.nodes[1].text("SELECT a AS v FROM t").as_deref(), Some("last words"));
+    cluster.nodes.remove(0);
+    cluster.nodes[0].sql("UPDATE t SET a = a || ', and more'; INSERT INTO t SELECT 'y', a FROM t");
+    cluster.turn(0, || true);
+    assert_eq!(cluster.nodes[1].text("SELECT a AS v FROM t").as_deref(), Some("first"));
+    cluster.nodes[1].replica = away;
+    cluster.settle();
+    let rows = "SELECT id || ': ' || a AS v FROM t ORDER BY id";
+    cluster.all_say(rows, "x: last words, and more,y: last words, and more");
+    cluster.all_say("SELECT count(*) AS v FROM t_Events WHERE data LIKE '%\"last words\"%'", "1");
+    let mut back = Node::new(&toml(&["t"]), table);
+    back.start(false);
+    cluster.nodes.push(back);
+    cluster.until("the author is READY again", |cluster| cluster.nodes[2].replica().is_ready());
+    cluster.settle();
+    cluster.all_say(rows, "x: last words, and more,y: last words, and more");
 }
