@@ -30,8 +30,9 @@ sim-long seeds="100000" from="0":
     cargo run --quiet --locked --profile sim -p rowcast-sim -- --seeds {{ seeds }} --from {{ from }}
 
 # Break Rowcast in one place at a time, in a copy, and see whether the simulation notices: more than an hour. Needs Python 3.11.
+[positional-arguments]
 mutants *args:
-    python3 tests/sim/mutants.py {{ args }}
+    @python3 tests/sim/mutants.py "$@"
 
 # Micro-benchmarks of the hot path: `just micro`, or `just micro apply`. Compare figures of one run only.
 micro *args:

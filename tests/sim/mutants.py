@@ -134,6 +134,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="only these, and the others' lines on the page stay")
     arguments = parser.parse_args()
     everything = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutants"]
+    unknown = set(arguments.names) - {mutant["name"] for mutant in everything}
+    if unknown:
+        parser.error(f"no mutant has the name: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in everything if not arguments.names or mutant["name"] in arguments.names]
     copy()
     for mutant in chosen:
