@@ -73,7 +73,7 @@ fn table(
         autoincrement: sql.to_ascii_uppercase().contains("AUTOINCREMENT") && numbers_are_kept(connection)?,
         uniques: Vec::new(),
         triggers: triggers(connection, name)?,
-        comes_back: refers_to_itself(connection, name)? || sets_off_triggers(connection, name)?,
+        comes_back: comes_back(connection, name)?,
         sql,
         index_sql: Vec::new(),
     };
@@ -123,29 +123,16 @@ fn triggers(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String
     statement.query_map((table, OWN_PREFIX.len(), OWN_PREFIX), |row| row.get(0))?.collect()
 }
 
-/// Whether a chain of foreign keys leads from the table back to it.
-fn refers_to_itself(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+/// Whether a chain of foreign keys leads to the table, from itself, or from one with triggers of the service: an action of a
+/// foreign key sets them off, and they may write to any row.
+fn comes_back(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
-        "WITH RECURSIVE reached(name) AS (
-           SELECT lower(\"table\") FROM pragma_foreign_key_list(?1)
+        "WITH RECURSIVE first(name) AS (
+           SELECT ?1 UNION SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, ?2) <> ?3
+         ), reached(name) AS (
+           SELECT lower(keys.\"table\") FROM first, pragma_foreign_key_list(first.name) AS keys
            UNION SELECT lower(keys.\"table\") FROM reached, pragma_foreign_key_list(reached.name) AS keys
          ) SELECT EXISTS (SELECT 1 FROM reached WHERE name = lower(?1))",
-    )?;
-    statement.query_row([table], |row| row.get(0))
-}
-
-/// Whether a table that refers to this one, at once or by way of others, has triggers of the service: an action of a foreign key
-/// sets them off, and they may write to any row.
-fn sets_off_triggers(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(
-        "WITH RECURSIVE refers(name, \"to\") AS (
-           SELECT lower(tables.name), lower(keys.\"table\")
-           FROM sqlite_schema AS tables, pragma_foreign_key_list(tables.name) AS keys WHERE tables.type = 'table'
-         ), reached(name) AS (
-           SELECT name FROM refers WHERE \"to\" = lower(?1)
-           UNION SELECT refers.name FROM reached, refers WHERE refers.\"to\" = reached.name
-         ) SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) IN reached
-           AND substr(name, 1, ?2) <> ?3)",
     )?;
     statement.query_row((table, OWN_PREFIX.len(), OWN_PREFIX), |row| row.get(0))
 }

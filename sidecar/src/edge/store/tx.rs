@@ -219,17 +219,15 @@ impl<'a> Tx<'a> {
             if newest.is_some_and(|newest| newest < version) {
                 continue; // Parked for itself.
             }
-            // Under another primary key the same words named another record.
-            if self.layout(event.layout)?.is_some_and(|layout| !shape.has_key_of(&layout)) {
+            // Under another primary key the same words named another record; and of some the row did not travel.
+            let adds = |layout: Arc<Layout>| shape.has_key_of(&layout) && event.left_out(&layout).is_none();
+            if !self.layout(event.layout)?.is_none_or(adds) {
                 continue;
             }
             let Some(data) = &event.data else {
                 content.get_or_insert(Content { version, cells: None });
                 break;
             };
-            if self.layout(event.layout)?.is_some_and(|layout| event.left_out(&layout).is_some()) {
-                continue; // Its row did not travel.
-            }
             let (columns, values) = match self.decode(event.layout, data) {
                 Ok(decoded) => decoded,
                 // What was never understood, and is not the newest, adds nothing.
