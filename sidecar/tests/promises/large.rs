@@ -110,6 +110,29 @@ fn a_row_that_is_too_large_to_travel_is_not_made_from_the_events_before_it() {
     grown.parked_is("size");
 }
 
+/// Also where the node goes on under another id since: an older event of its record, and a record that claims its UNIQUE value.
+#[test]
+fn a_row_that_is_too_large_to_travel_stands_under_another_id_too() {
+    let before = clock::now();
+    let definition = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT, u TEXT DEFAULT 'one' UNIQUE)";
+    let mut grown = Grown::new(definition, "");
+    let old = grown.node.replica().node();
+    grown.node.replica = None;
+    grown.node.sql(&format!(
+        "INSERT INTO _rowcast_state(key, value) VALUES ('former_ids', json_array('{old}'));
+         UPDATE _rowcast_state SET value = '{}' WHERE key = 'node_id'",
+        node_id(77)
+    ));
+    grown.node.start(true);
+    grown.node.run();
+    assert_eq!(grown.node.replica().node(), node_id(77));
+    let stands = format!("grows{}", limits::ROW_BYTES_MAX);
+    grown.hears("grows", "older than all", before);
+    grown.hears("other", "later", clock::now());
+    grown.rows_are(&stands);
+    grown.parked_is("size,unique");
+}
+
 /// Not while what is later is forbidden here, nor after it.
 #[test]
 fn a_row_that_is_too_large_to_travel_stays_when_what_is_later_is_forbidden() {
@@ -189,14 +212,19 @@ fn grown_and_small_again() -> Cluster {
     cluster
 }
 
+/// On one node first.
+fn migrate(cluster: &mut Cluster, sql: &str) {
+    for node in [0, 1] {
+        cluster.nodes[node].sql(sql);
+        cluster.settle();
+    }
+}
+
 /// A migration reads what the record's events said of a column before.
 #[test]
 fn a_row_that_was_too_large_once_stands_in_the_way_of_no_migration() {
     let mut cluster = grown_and_small_again();
-    for node in [0, 1] {
-        cluster.nodes[node].sql("ALTER TABLE t RENAME COLUMN a TO b");
-        cluster.settle();
-    }
+    migrate(&mut cluster, "ALTER TABLE t RENAME COLUMN a TO b");
     cluster.all_say("SELECT id || b AS v FROM t", "growsagain");
     cluster.all_say("SELECT reason AS v FROM _rowcast_parked", "");
 }
@@ -230,10 +258,7 @@ fn a_row_that_is_too_large_twice_stands_in_the_way_of_nothing() {
     cluster.settle();
     cluster.nodes[0].sql("UPDATE t SET n = 1");
     cluster.settle();
-    for node in [0, 1] {
-        cluster.nodes[node].sql("ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
-        cluster.settle();
-    }
+    migrate(&mut cluster, "ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
     cluster.nodes[1].sql("INSERT INTO t(id, a, n) VALUES ('next', 'small', 0)");
     cluster.settle();
     let rows = "SELECT id || length(a) || n AS v FROM t ORDER BY id";
@@ -259,10 +284,7 @@ fn a_row_that_was_too_large_once_and_is_kept_out_stands_in_the_way_of_no_migrati
     cluster.nodes[0].run();
     cluster.nodes[1].sql("INSERT INTO t VALUES ('other', 'later', 'one')");
     cluster.settle();
-    for node in [0, 1] {
-        cluster.nodes[node].sql("ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
-        cluster.settle();
-    }
+    migrate(&mut cluster, "ALTER TABLE t ADD COLUMN b DEFAULT 'd'");
     cluster.nodes[0].sql("INSERT INTO t(id, a) VALUES ('next', 'n')");
     cluster.settle();
     cluster.all_say("SELECT id || a AS v FROM t ORDER BY id", "nextn,otherlater");

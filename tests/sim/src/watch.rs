@@ -141,12 +141,13 @@ impl World {
     }
 
     /// Whether a node must have been told by another one, whatever was noted: that has been there, and sure of itself, for a while.
-    /// Not on a bus that loses messages, or takes its time, or did so until now, where the node had no reason to wait longer; and
-    /// nobody has heard anybody for as long as nothing happened.
+    /// Not on a bus that loses messages, or takes its time, where the node had no reason to wait longer, as it had not if that was so
+    /// until now and it was READY before; and nobody has heard anybody for as long as nothing happened.
     fn has_surely_heard(&self, node: usize, other: usize) -> bool {
-        let slow = QUICK < self.net.delay_max || self.net.loss > 0 || self.lately(self.net.healed_at);
+        let slow = QUICK < self.net.delay_max || self.net.loss > 0;
+        let was_slow = slow || self.lately(self.net.healed_at);
         let Node { sidecar: Some(sidecar), disk_lost, was_ready, .. } = &self.nodes[node] else { return false };
-        if self.lately(self.skipped_at) || (slow && (*disk_lost || *was_ready)) {
+        if self.lately(self.skipped_at) || (slow && *disk_lost) || (was_slow && *was_ready) {
             return false;
         }
         let is_there = |sidecar: &Sidecar| !self.lately(Some(sidecar.connected_at));
