@@ -271,8 +271,7 @@ fn uninstall_leaves_the_database_as_it_was_and_says_what_it_removed() {
     a.sql("INSERT INTO items VALUES ('y', 2)");
     eventually_eq!(a.journal(), Ok(0));
     assert_ne!(a.rows(objects), before);
-    let arguments =
-        ["uninstall", "--database", a.database().to_str().unwrap(), "--schema", cluster.schema().to_str().unwrap()];
+    let arguments = ["uninstall", "--database", a.database().to_str().unwrap()];
     let refused = binary::run(arguments);
     assert_ne!(refused.code, Some(0), "not while a sidecar runs: {}", refused.said);
     assert!(a.stop().success());

@@ -27,9 +27,8 @@ pub(super) async fn ensure_wal(database: &Path) -> Result<bool, Error> {
 }
 
 /// Takes Rowcast out of the database.
-pub(super) async fn uninstall(database: &Path, declaration: Declaration) -> Result<store::Removed, Error> {
-    let uninstalled = move |path: PathBuf| Ok(store::uninstall(&path, &declaration)?);
-    blocking("remove Rowcast from the database", database, uninstalled).await
+pub(super) async fn uninstall(database: &Path) -> Result<store::Removed, Error> {
+    blocking("remove Rowcast from the database", database, |path| Ok(store::uninstall(&path)?)).await
 }
 
 /// The parked events, at most `limit`, and how many there are.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Error, outside, print, schema};
+use super::{Error, outside, print};
 use crate::edge::store::Removed;
 
 /// Remove Rowcast's triggers and tables from a database. The service's own rows stay as they are.
@@ -15,14 +15,10 @@ pub(super) struct Arguments {
     /// The service's SQLite file
     #[arg(long, value_name = "FILE")]
     database: PathBuf,
-    /// The schema TOML that it was installed with
-    #[arg(long, value_name = "FILE")]
-    schema: PathBuf,
 }
 
 pub(super) async fn uninstall(arguments: Arguments) -> Result<(), Error> {
-    let declaration = schema::load(&arguments.schema)?;
-    let removed = outside::uninstall(&arguments.database, declaration).await?;
+    let removed = outside::uninstall(&arguments.database).await?;
     print(&text(&arguments.database.display().to_string(), &removed))
 }
 

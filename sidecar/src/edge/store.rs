@@ -325,7 +325,7 @@ impl Store {
         }
         migration::keep_away(&self.connection, &self.path)?;
         let found = catalogue::tables(&self.connection)?;
-        self.guard.follow(&self.declaration, &found);
+        self.guard.follow(&self.declaration, &found, &serve::event_tables(&self.connection)?);
         self.tables = Tables::of(&self.connection, &self.declaration, found, self.starting)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
         self.schema_version = install::schema_version(&self.connection)?;

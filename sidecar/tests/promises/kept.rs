@@ -42,6 +42,30 @@ fn events_of_a_table_that_was_not_declared_are_applied_when_it_is() {
     assert_eq!(rows, 1, "it is stored under its table now, and can be applied");
 }
 
+/// Nothing gets stuck: the events of a table that is no longer declared stay, and nobody is kept from applying what others
+/// write, nor from going on under another id.
+#[test]
+fn a_node_goes_on_when_a_table_is_no_longer_declared() {
+    let mut node = Node::ready(
+        &toml(&["old", "t"]),
+        &format!("{TABLE} CREATE TABLE old(id TEXT PRIMARY KEY NOT NULL); INSERT INTO old VALUES ('o');"),
+    );
+    let again = node.redeclared(&toml(&["t"]));
+    again.start(false);
+    again.run();
+    let shape = layout("t", &["id", "a"]);
+    let remote = event(&shape, "x", Some(r#"{"id":"x","a":"1"}"#), clock::now());
+    again.feed(node_id(9), vec![piece(1, 1, vec![remote])], vec![shape]);
+    again.run();
+    assert_eq!(again.text("SELECT count(*) AS v FROM t").as_deref(), Some("1"));
+    assert_eq!(again.text("SELECT count(*) AS v FROM old_Events").as_deref(), Some("1"));
+    again.replica = None;
+    std::fs::remove_file(again.path().with_file_name("app.db-rowcast")).unwrap();
+    again.start(false);
+    again.run();
+    assert_eq!(again.text("SELECT count(*) AS v FROM old_Events").as_deref(), Some("1"));
+}
+
 #[test]
 fn a_table_rebuilt_while_it_is_compared_is_compared_again() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);

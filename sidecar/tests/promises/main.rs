@@ -100,6 +100,12 @@ impl Node {
         node
     }
 
+    /// From its next start on it has another declaration.
+    pub(crate) fn redeclared(&mut self, toml: &str) -> &mut Self {
+        toml.clone_into(&mut self.toml);
+        self
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("app.db")
     }

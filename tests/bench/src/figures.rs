@@ -80,6 +80,8 @@ pub const FIGURES: &[Figure] = &[
         AtMost(2.5),
         "its median over: commit with fdatasync, one NATS hop, commit",
     ),
+    figure("latency_slow_p50_ms", "latency", Goal::None, "the same as the first at 20 writes/s, median, ms"),
+    figure("latency_slow_p99_ms", "latency", Goal::None, "the same, 99th percentile, ms"),
     figure(
         "throughput_batch100_rows_s",
         "throughput",
@@ -94,6 +96,13 @@ pub const FIGURES: &[Figure] = &[
         "100,000 rows one by one, from the first write until all are on B, rows/s",
     ),
     figure("throughput_single_over_service", "throughput", Goal::None, "the same over what the service commits alone"),
+    figure(
+        "throughput_single8_rows_s",
+        "throughput",
+        Goal::None,
+        "40,000 rows one by one on eight connections at once, from the first write until all are on B, rows/s",
+    ),
+    figure("throughput_single8_over_service", "throughput", Goal::None, "the same over what the service commits alone"),
     figure("throughput_batch100_3nodes_rows_s", "throughput3", Goal::None, "in 100s, until all are on B and C, rows/s"),
     figure("throughput_over_service_3nodes", "throughput3", Goal::None, "the same over what the service commits alone"),
     figure(

@@ -166,13 +166,6 @@ pub fn copy(node: &Node, folder: &Path) -> Duration {
     time
 }
 
-/// The rate at which a service alone commits `rows` in transactions of `size`.
-pub fn alone(plain: &Service, rows: &[Row], size: usize) -> Duration {
-    let start = Instant::now();
-    plain.batches(rows, size);
-    start.elapsed()
-}
-
 /// A plain file with the rows `0..filled`.
 pub fn plain(folder: &Path, name: &str, filled: u64) -> Service {
     let plain = Service::plain(folder, name);

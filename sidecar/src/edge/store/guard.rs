@@ -26,7 +26,7 @@ pub(super) struct Guard(Arc<RwLock<Known>>);
 struct Known {
     /// The replicated columns of each declared table.
     replicated: HashMap<String, HashSet<String>>,
-    /// Their event tables.
+    /// The event tables, also of tables that are not declared any more: an origin's numbers go over all of them.
     events: HashSet<String>,
     /// The tables in which virtual tables keep their data: a trigger writes to those by way of these.
     shadows: HashSet<String>,
@@ -46,8 +46,8 @@ impl Guard {
         connection.authorizer(Some(decide)).doing("watch over the connection")
     }
 
-    /// Takes in the tables of the database as they are now.
-    pub(super) fn follow(&self, declaration: &Declaration, found: &[Table]) {
+    /// Takes in the tables of the database as they are now; `with_events` are those that have an event table.
+    pub(super) fn follow(&self, declaration: &Declaration, found: &[Table], with_events: &[String]) {
         let mut known = Known::default();
         for declared in declaration.enabled() {
             let excluded = |name: &str| declared.exclude.iter().any(|column| column.eq_ignore_ascii_case(name));
@@ -57,6 +57,7 @@ impl Guard {
             known.replicated.insert(declared.name.to_ascii_lowercase(), columns);
             known.events.insert(event_table::name(&declared.name).to_ascii_lowercase());
         }
+        known.events.extend(with_events.iter().map(|table| event_table::name(table).to_ascii_lowercase()));
         let shadows = found.iter().filter(|table| table.kind == Kind::Shadow);
         known.shadows = shadows.map(|table| table.name.to_ascii_lowercase()).collect();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -128,12 +129,14 @@ mod tests {
         connection
             .execute_batch(
                 "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a); CREATE TABLE t_Events(id); CREATE TABLE _rowcast_state(key);
-                 CREATE TABLE private(a);",
+                 CREATE TABLE gone_Events(id, record_id, source_node_id, sequence_number, group_last);
+                 CREATE TABLE private(a); CREATE TABLE private_Events(id);",
             )
             .unwrap();
         let declaration = Declaration::parse("s.toml", "service = \"s\"\n[tables.T]\n").unwrap();
         let guard = Guard::default();
-        guard.follow(&declaration, &super::super::catalogue::tables(&connection).unwrap());
+        let with_events = super::super::serve::event_tables(&connection).unwrap();
+        guard.follow(&declaration, &super::super::catalogue::tables(&connection).unwrap(), &with_events);
         guard.watch(&mut connection).unwrap();
         connection
     }
@@ -146,6 +149,7 @@ mod tests {
             "UPDATE t SET a = 2",
             "DELETE FROM t",
             "INSERT INTO t_Events VALUES (1)",
+            "DELETE FROM gone_Events",
             "INSERT INTO _rowcast_state VALUES (1)",
             "ALTER TABLE _rowcast_state ADD COLUMN b",
             "SELECT * FROM private",
@@ -157,6 +161,7 @@ mod tests {
             "INSERT INTO private VALUES (1)",
             "UPDATE private SET a = 1",
             "DELETE FROM private",
+            "DELETE FROM private_Events",
             "DROP TABLE private",
             "DROP TABLE t",
             "ATTACH ':memory:' AS other",

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use rowcast_schema::declaration::Declaration;
 use rowcast_schema::identifier::quoted;
 use rowcast_schema::{OWN_PREFIX, event_table, journal};
 use rusqlite::Connection;
 
 use super::error::{Doing as _, Error};
-use super::{identity, install, open};
+use super::{identity, install, open, serve};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,11 +20,12 @@ pub struct Removed {
     pub identity_file: bool,
 }
 
-/// Removes triggers, event tables, bookkeeping and the identity file. The service's own rows stay as they are.
+/// Removes triggers, event tables, bookkeeping and the identity file. The service's own rows stay as they are. What an event
+/// table is, its columns tell: a name alone could be the service's.
 ///
 /// # Errors
 /// When the file is missing or unusable, or a sidecar runs on it.
-pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Error> {
+pub fn uninstall(path: &Path) -> Result<Removed, Error> {
     if !path.exists() {
         return Err(Error::Missing { path: path.to_owned() });
     }
@@ -34,7 +34,7 @@ pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Erro
     let _lock = identity::Lock::take(path)?;
     let connection = open::for_writing(path)?;
     install::begin(&connection)?;
-    let removed = remove(&connection, declaration).and_then(|removed| install::commit(&connection).map(|()| removed));
+    let removed = remove(&connection).and_then(|removed| install::commit(&connection).map(|()| removed));
     if removed.is_err() {
         install::rollback(&connection);
     }
@@ -54,7 +54,7 @@ pub fn uninstall(path: &Path, declaration: &Declaration) -> Result<Removed, Erro
     Ok(Removed { identity_file, ..removed })
 }
 
-fn remove(connection: &Connection, declaration: &Declaration) -> Result<Removed, Error> {
+fn remove(connection: &Connection) -> Result<Removed, Error> {
     let names = |kind: &str| -> Result<Vec<String>, Error> {
         connection
             .prepare("SELECT name FROM sqlite_schema WHERE type = ?1 ORDER BY name")
@@ -62,14 +62,15 @@ fn remove(connection: &Connection, declaration: &Declaration) -> Result<Removed,
             .doing("list what is in the database")
     };
     let own = |name: &str| name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX));
-    let event_tables: Vec<String> = declaration.tables.iter().map(|table| event_table::name(&table.name)).collect();
+    let with_events = serve::event_tables(connection)?;
+    let event_tables: Vec<String> = with_events.iter().map(|table| event_table::name(table)).collect();
     let mut removed = Removed::default();
     for name in names("trigger")?.into_iter().filter(|name| own(name)) {
         connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
         removed.triggers.push(name);
     }
     for name in names("table")? {
-        if own(&name) || event_tables.iter().any(|table| table.eq_ignore_ascii_case(&name)) {
+        if own(&name) || event_tables.contains(&name) {
             connection.execute_batch(&format!("DROP TABLE {}", quoted(&name))).doing(format!("drop table {name}"))?;
             removed.tables.push(name);
         }

@@ -1,5 +1,5 @@
 //! How long a write takes to be visible on the other node, at 200 single writes a second, by turns with the hop that is
-//! its floor at the same pace. B's file is read by key every 0.3 ms.
+//! its floor at the same pace; and at 20, where each one finds everything asleep. B's file is read by key every 0.3 ms.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_micros(300);
 const ON_THE_WAY: usize = 6_000;
 const PER_SECOND: u32 = 200;
 const WRITES: u64 = 500;
+const PER_SECOND_SLOW: u32 = 20;
+const WRITES_SLOW: u64 = 60;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {
@@ -45,6 +47,15 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
             own.round(of_own);
         }
     }
+    let mut slow = Samples::default();
+    for round in 0..=bench.rounds(3) {
+        let rows = w0::rows(at..at + WRITES_SLOW);
+        at += WRITES_SLOW;
+        let times = carried(&a, &b, &rows, PER_SECOND_SLOW);
+        if round > 0 {
+            slow.round(times);
+        }
+    }
     replica::same(&a, &b);
     let (median, hop) = (own.median(), floor.median());
     bench.note(format!("the hop: median {:.3} ms, 99th percentile {:.3} ms", hop.value, floor.percentile(99.0).value));
@@ -52,6 +63,8 @@ pub fn run(bench: &Bench) -> Vec<Measured> {
         Measured::beside("latency_p50_ms", median.clone(), &hop),
         Measured::beside("latency_p99_ms", own.percentile(99.0), &floor.percentile(99.0)),
         Measured::new("latency_over_hop_ratio", median.over(&hop)),
+        Measured::new("latency_slow_p50_ms", slow.median()),
+        Measured::new("latency_slow_p99_ms", slow.percentile(99.0)),
     ]
 }
 
