@@ -80,6 +80,15 @@ pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
 /// Milliseconds since 1970, by the clock of the machine.
 const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
 
+/// How an expression of a unique index sees what NEW has.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// With the affinities of the columns. What they would not hold as it is reads otherwise.
+    AsColumns,
+    /// As it is, without affinities.
+    AsValues,
+}
+
 struct Writer<'a> {
     table: &'a Table,
     layout: &'a Layout,
@@ -104,8 +113,8 @@ impl Writer<'_> {
             .map(|at| format!("({} << {})", changed[at], Layout::changed_bit(at).trailing_zeros()));
         let mask = balanced(mask.collect(), " | ");
         let any = balanced(changed.clone(), " OR ");
-        let rekeyed =
-            balanced(self.key_names().map(|name| format!("(OLD.{0} IS NOT NEW.{0})", quoted(name))).collect(), " OR ");
+        let rekeyed = self.key_terms("OLD", "IS NOT", "NEW").map(|term| format!("({term})")).collect();
+        let rekeyed = balanced(rekeyed, " OR ");
         // The delete of the old key comes first: one trigger, because SQLite promises no order between two.
         let gone =
             self.insert_into_journal(self.gone(), "0", self.key_names().map(|name| format!("OLD.{}", quoted(name))));
@@ -146,6 +155,15 @@ impl Writer<'_> {
         self.layout.key.iter().map(|&at| self.layout.columns[at].as_str())
     }
 
+    /// Compares the keys of two rows, column by column, as the key's index does: the column's own collation may be coarser.
+    fn key_terms<'a>(&'a self, left: &'a str, by: &'a str, right: &'a str) -> impl Iterator<Item = String> + 'a {
+        self.table.key.iter().map(move |&at| {
+            let Column { name, collation, .. } = &self.table.columns[at];
+            let term = format!("{left}.{0} {by} {right}.{0}", quoted(name));
+            if self.table.has_integer_key() { term } else { format!("{term} COLLATE {}", quoted(collation)) }
+        })
+    }
+
     /// Journals the row after the change: from NEW, or read back where NEW may be stale.
     fn journal_row(&self, op: Op, changed: &str) -> String {
         if !self.read_back {
@@ -153,7 +171,7 @@ impl Writer<'_> {
             return self.insert_into_journal(op, changed, cells);
         }
         let cells = self.layout.columns.iter().map(|name| format!("now.{}", quoted(name)));
-        let key = self.key_names().map(|name| format!("now.{0} IS NEW.{0}", quoted(name))).collect::<Vec<_>>();
+        let key: Vec<String> = self.key_terms("now", "IS", "NEW").collect();
         format!(
             "{} FROM {} AS now WHERE {}",
             self.insert_into_journal(op, changed, cells),
@@ -190,8 +208,8 @@ impl Writer<'_> {
 
     /// Journals the rows, other than the one with the key of `spared` where that is `known`, that hold what NEW claims.
     fn victims(&self, spared: &str, known: Option<&str>) -> String {
-        let same = self.key_names().map(|name| format!("held.{0} IS {spared}.{0}", quoted(name)));
-        let spared = same.chain(known.map(str::to_owned)).collect::<Vec<_>>().join(" AND ");
+        let spared: Vec<String> = self.key_terms("held", "IS", spared).chain(known.map(str::to_owned)).collect();
+        let spared = spared.join(" AND ");
         let suspects = |which: &str| {
             let key = self.key_names().map(|name| format!("held.{}", quoted(name)));
             let suspects = self.insert_into_journal(Op::Suspect, "0", key);
@@ -203,17 +221,19 @@ impl Writer<'_> {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
-            let claimed = |number: Option<&Column>| {
+            let claimed = |number: Option<&Column>, seen: Seen| {
                 let unknown = number.map(|key| format!("NEW.{} = -1", quoted(&key.name)));
                 let predicate_holds = predicate.map(|predicate| format!("({predicate})"));
-                let claims = unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some()));
-                let claim: Vec<String> = unknown.into_iter().chain(predicate_holds).chain(claims).collect();
-                suspects(&claim.join(" AND "))
+                let claims = unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some(), seen));
+                unknown.into_iter().chain(predicate_holds).chain(claims).collect::<Vec<_>>().join(" AND ")
             };
-            body.push_str(&claimed(None));
+            body.push_str(&suspects(&claimed(None, Seen::AsColumns)));
+            if let Some(unlike) = self.unlike_their_columns(unique) {
+                body.push_str(&suspects(&format!("{unlike} AND {}", claimed(None, Seen::AsValues))));
+            }
             // A key that reads -1 may be one that SQLite numbers, and may be -1.
             if let Some(key) = known.and_then(|_| self.number_behind(unique)) {
-                body.push_str(&claimed(Some(key)));
+                body.push_str(&suspects(&claimed(Some(key), Seen::AsColumns)));
             }
             // What it claims may be hidden: then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
@@ -264,7 +284,7 @@ impl Writer<'_> {
             Term::Column(at, _) => !columns[*at].generated && !hides(&(*at, &columns[*at])),
             Term::Expression(..) => false,
         });
-        let known: Vec<String> = plain.map(|term| self.claimed(term, None, false)).collect();
+        let known: Vec<String> = plain.map(|term| self.claimed(term, None, false, Seen::AsColumns)).collect();
         let hidden = format!("({})", balanced(hidden, " OR "));
         Some(known.into_iter().chain([hidden]).collect::<Vec<_>>().join(" AND "))
     }
@@ -289,16 +309,40 @@ impl Writer<'_> {
         format!("{greatest} + 1")
     }
 
-    fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool) -> String {
+    /// What tells that the columns of a unique index's expressions hold values that those do not make of what they are given: text
+    /// in one for numbers. None where that cannot be.
+    fn unlike_their_columns(&self, unique: &Unique) -> Option<String> {
+        unique.expressions().next()?;
+        let texts: Vec<&str> = unique.expressions().chain(unique.predicate.as_deref()).collect();
+        let named = |column: &Column| texts.iter().any(|text| definition::names(text, &column.name));
+        let columns = self.table.columns.iter().enumerate().filter(|(_, column)| !self.table.strict && named(column));
+        let unlike = columns.filter_map(|(at, column)| match self.table.affinity(at) {
+            Affinity::Blob => None,
+            Affinity::Text => Some(format!("(typeof(NEW.{}) = 'blob')", quoted(&column.name))),
+            _ => Some(format!("(typeof(NEW.{}) IN ('text', 'blob'))", quoted(&column.name))),
+        });
+        let unlike: Vec<String> = unlike.collect();
+        (!unlike.is_empty()).then(|| balanced(unlike, " OR "))
+    }
+
+    fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool, seen: Seen) -> String {
         match term {
             Term::Column(at, collation) => {
                 let column = &self.table.columns[*at];
                 format!("held.{} = {}{}", quoted(&column.name), brought(column), collate(collation))
             }
-            // The inner scope gives the unqualified names of the expression the values of NEW.
+            // The inner scope gives the unqualified names of the expression the values of NEW. Those have collations, but no
+            // affinity, by which `flag = '1'` is compared: a CAST gives it.
             Term::Expression(text, collation) => {
                 let value = |(at, column): (usize, &Column)| {
-                    if numbered && self.table.key == [at] { self.number(column) } else { brought(column) }
+                    let value = if numbered && self.table.key == [at] { self.number(column) } else { brought(column) };
+                    match self.table.affinity(at) {
+                        _ if matches!(seen, Seen::AsValues) => value,
+                        Affinity::Blob => value,
+                        Affinity::Text => format!("CAST({value} AS TEXT)"),
+                        Affinity::Real => format!("CAST({value} AS REAL)"),
+                        Affinity::Numeric | Affinity::Integer => format!("CAST({value} AS NUMERIC)"),
+                    }
                 };
                 let columns = self.table.columns.iter().enumerate();
                 let names = columns.map(|(at, column)| format!("{} AS {}", value((at, column)), quoted(&column.name)));

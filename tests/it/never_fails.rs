@@ -267,7 +267,7 @@ fn uninstall_leaves_the_database_as_it_was_and_says_what_it_removed() {
     let objects = "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2";
     let before = a.rows(objects);
     a.close_service();
-    let cluster = cluster.started();
+    let _cluster = cluster.started();
     a.sql("INSERT INTO items VALUES ('y', 2)");
     eventually_eq!(a.journal(), Ok(0));
     assert_ne!(a.rows(objects), before);

@@ -290,3 +290,44 @@ fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
         ],
     );
 }
+
+/// An expression sees a column's affinity in the rows that are there, so it has to in what is written, too; and what a column
+/// does not make into its kind, as it is.
+#[test]
+fn expressions_compare_what_is_written_as_the_columns_do() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, flag INTEGER, name TEXT, email TEXT COLLATE NOCASE)",
+            "CREATE UNIQUE INDEX u ON t(CASE WHEN flag = '1' THEN email END)",
+            "CREATE UNIQUE INDEX w ON t(iif(name = 7, email, NULL))",
+            "CREATE UNIQUE INDEX x ON t(flag || ':' || email) WHERE flag > 'a'",
+        ],
+        &[
+            "INSERT INTO t VALUES ('a', 1, NULL, 'x'), ('b', NULL, '7', 'y'), ('c', 'odd', NULL, 'z')",
+            "work",
+            "REPLACE INTO t VALUES ('d', 1, NULL, 'X')",
+            "REPLACE INTO t VALUES ('e', NULL, '7', 'Y')",
+            "REPLACE INTO t VALUES ('f', 'odd', NULL, 'z')",
+            "UPDATE OR REPLACE t SET flag = 1, email = 'x' WHERE id = 'e'",
+        ],
+    );
+}
+
+/// Record ids go by the key's collation; a column's own may be coarser.
+#[test]
+fn a_key_whose_collation_is_finer_than_its_columns_has_its_deletes() {
+    plays(
+        &["t"],
+        &[
+            "CREATE TABLE t(a TEXT NOT NULL COLLATE NOCASE, b TEXT NOT NULL, u UNIQUE, PRIMARY KEY (a COLLATE BINARY, b))",
+        ],
+        &[
+            "INSERT INTO t VALUES ('a', '1', 1)",
+            "work",
+            "UPDATE t SET a = 'A' WHERE a = 'a'",
+            "work",
+            "REPLACE INTO t VALUES ('a', '1', 1)",
+        ],
+    );
+}

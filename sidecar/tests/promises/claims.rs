@@ -247,3 +247,26 @@ fn what_not_null_or_check_forbids_is_parked_and_the_rest_ends_alike_in_every_ord
         assert_eq!(text(parked).as_deref(), Some("7:unique,8:constraint,a:constraint"), "{order:?}");
     }
 }
+
+/// An expression or a predicate compares with the collations and affinities of the columns, in the new row as in those that
+/// are there.
+#[test]
+fn a_value_that_an_index_sees_by_a_collation_or_an_affinity_has_one_holder_on_all_nodes() {
+    let indexes =
+        ["email) WHERE status = 'active'", "CASE WHEN status = 'ACTIVE' THEN email END", "email) WHERE flag = '1'"];
+    for index in indexes {
+        let end = if index.contains(')') { "" } else { ")" };
+        let mut nodes = pair(&format!(
+            "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u TEXT GENERATED ALWAYS AS (status), email TEXT, flag INTEGER,
+                            status TEXT COLLATE NOCASE);
+             CREATE UNIQUE INDEX i ON t({index}{end};"
+        ));
+        nodes[0].sql("INSERT INTO t(id, email, flag, status) VALUES ('lesser', 'e', 1, 'active')");
+        nodes[0].run();
+        nodes[1].uptime += Duration::from_millis(1_000);
+        nodes[1].sql("INSERT INTO t(id, email, flag, status) VALUES ('greater', 'e', 1, 'Active')");
+        exchange(&mut nodes);
+        all_have(&nodes, ROWS, "greater=Active");
+        all_have(&nodes, PARKED, "lesser:unique");
+    }
+}

@@ -365,45 +365,29 @@ fn upsert(table: &Table, layout: &Layout, key: &[KeyColumn], columns: &[String])
     )
 }
 
-/// The keys of rows that hold what a row with the bound cells would claim of one unique index.
+/// The keys of rows that hold what a row with the bound cells would claim of one unique index. What expressions and a
+/// predicate make of a row only SQLite tells, by writing it: the collations and affinities of the columns are in it.
 fn holders(table: &Table, layout: &Layout, unique: &Unique) -> Holders {
     let carried = |term: &Term| match term {
-        Term::Column(at, _) => layout.columns.contains(&table.columns[*at].name),
-        Term::Expression(..) => false,
+        Term::Column(at, collation) => {
+            let name = &table.columns[*at].name;
+            let place = layout.columns.iter().position(|column| column == name)?;
+            Some((quoted(name), place + 1, quoted(collation)))
+        }
+        Term::Expression(..) => None,
     };
-    let whole = table.columns.iter().all(|column| layout.columns.contains(&column.name));
-    // An expression can name any column; one that the query does not have would be taken from the row compared with.
-    if whole || (unique.terms.iter().all(carried) && unique.predicate.is_none()) {
-        Holders::Query(query_holders(table, layout, unique))
-    } else {
-        Holders::Probe(probe_holders(table, layout, unique))
+    match unique.terms.iter().map(carried).collect::<Option<Vec<_>>>() {
+        Some(terms) if unique.predicate.is_none() => Holders::Query(query_holders(table, layout, &terms)),
+        _ => Holders::Probe(probe_holders(table, layout, unique)),
     }
 }
 
-fn query_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
-    let key = layout.key.iter().map(|&at| format!("held.{}", quoted(&layout.columns[at]))).collect::<Vec<_>>();
-    let places: Vec<String> = (1..=layout.columns.len()).map(|at| format!("?{at}")).collect();
-    let new = format!(
-        "WITH new ({}) AS (SELECT {})",
-        quoted_list(layout.columns.iter().map(String::as_str)),
-        places.join(", ")
-    );
-    // The predicate comes first, and guards what is computed of the new row: where it does not hold, an expression may raise.
-    let predicate = unique.predicate.as_deref();
-    let terms = unique.terms.iter().map(|term| match term {
-        Term::Column(at, collation) => {
-            let name = quoted(&table.columns[*at].name);
-            format!("held.{name} = (SELECT new.{name} FROM new) COLLATE {}", quoted(collation))
-        }
-        Term::Expression(text, collation) => {
-            let value =
-                predicate.map_or_else(|| text.clone(), |given| format!("CASE WHEN ({given}) THEN ({text}) END"));
-            format!("({text}) = (SELECT ({value}) FROM new) COLLATE {}", quoted(collation))
-        }
-    });
-    let holds = predicate.map(|given| format!("({given}) AND (SELECT ({given}) FROM new)"));
-    let terms: Vec<String> = holds.into_iter().chain(terms).collect();
-    format!("{new} SELECT {} FROM {} AS held WHERE {}", key.join(", "), quoted(&table.name), terms.join(" AND "))
+/// Of an index over columns alone: of each its name, its place among the bound cells, and the collation.
+fn query_holders(table: &Table, layout: &Layout, terms: &[(String, usize, String)]) -> String {
+    let key: Vec<String> = layout.key.iter().map(|&at| quoted(&layout.columns[at])).collect();
+    let terms: Vec<String> =
+        terms.iter().map(|(name, place, collation)| format!("{name} = ?{place} COLLATE {collation}")).collect();
+    format!("SELECT {} FROM {} WHERE {}", key.join(", "), quoted(&table.name), terms.join(" AND "))
 }
 
 fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {

@@ -64,15 +64,17 @@ impl Applier<'_, '_> {
                 self.tx.set_processed(table, id, true)?; // Only so it is part of the content.
             }
             let (event, _) = self.tx.event(table, id)?.expect("bug: the newest event is stored");
+            let has_key = self.tx.layout(event.layout)?.is_none_or(|layout| shape.has_key_of(&layout));
             // It was older than another one when it was found to be of no use, and that one is forbidden or gone by now.
             if let Err(reason) = self.read(&event, shape)?
-                && self.tx.layout(event.layout)?.is_none_or(|layout| shape.has_key_of(&layout))
+                && has_key
             {
                 self.park_unread(id, &event, table, &reason)?;
                 continue;
             }
             let outcome = match newest.operation {
-                Operation::Delete => self.delete(shape, record_id)?,
+                // Under another primary key the same words named another record: nothing of it goes.
+                Operation::Delete if has_key => self.delete(shape, record_id)?,
                 _ => self.claim_content(newest.version, table, shape, record_id)?,
             };
             if self.came_out(table, shape, (newest.version, &event), outcome)? {
