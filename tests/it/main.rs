@@ -10,6 +10,7 @@ mod announced;
 mod atomic;
 mod bad_input;
 mod bootstrap;
+mod bus;
 mod chaos;
 mod declared;
 mod faults;

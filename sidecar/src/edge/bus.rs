@@ -4,6 +4,7 @@
 //! So nothing here waits for a slow receiver, and nothing is queued while the connection is away.
 
 mod connect;
+mod login;
 mod parts;
 pub mod subject;
 

@@ -7,8 +7,8 @@ use async_nats::{ConnectOptions, Event};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Bus, Error};
-use crate::config::{Config, Login, Nats, Secret};
+use super::{Bus, Error, login};
+use crate::config::{Config, Nats};
 
 /// The connection came, or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,25 +110,18 @@ fn tell(event: Event, link: &mpsc::Sender<Link>, servers: &str, said: &Mutex<Str
 }
 
 fn options(nats: &Nats) -> Result<ConnectOptions, Error> {
-    let read = |file| Secret::read(file).map_err(|error| Error::Login(error.into()));
-    let mut options = match &nats.login {
-        Login::None => ConnectOptions::new(),
-        Login::Credentials(file) => {
-            ConnectOptions::with_credentials(read(file)?.reveal()).map_err(|error| Error::Login(error.into()))?
-        }
-        Login::User { user, password_file } => {
-            ConnectOptions::with_user_and_password(user.clone(), read(password_file)?.reveal().to_owned())
-        }
-        Login::Token(file) => ConnectOptions::with_token(read(file)?.reveal().to_owned()),
-        Login::Nkey(file) => ConnectOptions::with_nkey(read(file)?.reveal().to_owned()),
-    };
+    // What makes no sense now is an error now, and not one more attempt to connect.
+    login::answer(&nats.login, &[])?;
+    let login = nats.login.clone();
+    let mut options = ConnectOptions::with_auth_callback(move |nonce| login::answer_aside(login.clone(), nonce));
     if let Some(authorities) = &nats.tls_ca {
         options = options.add_root_certificates(authorities.clone());
     }
     if let Some(identity) = &nats.tls_identity {
         options = options.add_client_certificate(identity.certificate.clone(), identity.key.clone());
     }
-    Ok(options.require_tls(nats.tls_required))
+    // The addresses that a server tells of its cluster come before TLS, are spoken to without it, and are nobody's choice.
+    Ok(options.ignore_discovered_servers().require_tls(nats.tls_required))
 }
 
 fn failed(nats: &Nats, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
