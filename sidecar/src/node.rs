@@ -20,6 +20,7 @@ mod tidying;
 mod traffic;
 mod whole;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,9 @@ pub enum Error {
 /// How long the parts may take to finish when the node stops.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Between two looks at a migration that has to end before the node starts.
+const MIGRATION_LOOK: Duration = Duration::from_millis(100);
+
 /// How long the last messages may take to reach the server.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -86,6 +90,9 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     let bus = bus::connect(&config, link).await?;
     let seeker = whole::Seeker { config: &config, declaration: &declaration, options: &options, bus: &bus };
     let Some((claim, before)) = seeker.run(claim, &subjects, &mut links).await? else { return Ok(()) };
+    if !migration_ends(&config.database, &options).await? {
+        return Ok(());
+    }
     let store = blocking(move || Store::open_claimed(claim, declaration)).await?;
     let node = store.durable().node;
     tracing::info!(node_id = %node, database = %config.database.display(), "the database is open");
@@ -137,6 +144,26 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     drop(watcher);
     bus.flush(FLUSH).await;
     Ok(ended?)
+}
+
+/// Waits for the end of a migration that is under way. Answers false when the node is to stop before.
+async fn migration_ends(database: &Path, options: &Options) -> Result<bool, store::Error> {
+    let mut told = false;
+    loop {
+        let database = database.to_owned();
+        if !blocking(move || store::is_migrating(&database)).await? {
+            return Ok(true);
+        }
+        if !told {
+            tracing::info!("a migration is under way; the node starts when it has ended");
+            told = true;
+        }
+        options.heartbeat.beat();
+        tokio::select! {
+            () = options.stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(MIGRATION_LOOK) => {}
+        }
+    }
 }
 
 /// SQLite and the disk block.

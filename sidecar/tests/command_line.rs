@@ -222,6 +222,12 @@ fn migrate_runs_a_command_without_triggers_and_ends_with_its_code_and_a_killed_o
     let second = ended(migrate("true").wait_with_output().unwrap());
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("a migration is running"), "{}", second.stderr);
+    // A sidecar that starts meanwhile waits, and ends when it is told to.
+    let waits = [&RUN[..], &["--http", "127.0.0.1:0"]].concat();
+    let mut sidecar = rowcast(folder.path(), &waits).stderr(fs::File::create(file("said")).unwrap()).spawn().unwrap();
+    until(|| fs::read_to_string(file("said")).unwrap().contains("a migration is under way"));
+    terminate(&sidecar);
+    assert_eq!(code_of(&mut sidecar), Some(0));
     fs::write(file("go"), "").unwrap();
     assert_eq!(code_of(&mut migration), Some(7));
     assert_eq!(triggers(&database), 3);
@@ -242,6 +248,37 @@ fn migrate_runs_a_command_without_triggers_and_ends_with_its_code_and_a_killed_o
     assert_eq!(failed.code, Some(1));
     assert!(file("ran").exists());
     assert_eq!(triggers(&database), 3, "also when it fails");
+}
+
+/// A migration may ask questions; and what does not heed one signal is killed at the second.
+#[test]
+fn migrate_shares_the_terminal_with_its_command() {
+    let folder = folder();
+    database(folder.path());
+    schema(folder.path());
+    let in_terminal = |script: &str, typed: &[&str]| {
+        // The answers are typed when the command has asked for them.
+        let python = "import os, pty, sys
+rowcast, script, typed = sys.argv[1], sys.argv[2], [text.encode().decode('unicode_escape').encode() for text in sys.argv[3:]]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(rowcast, [rowcast, 'migrate', '--database', 'app.db', '--schema', 'schema.toml', '--', 'sh', '-c', script])
+while True:
+    try:
+        said = os.read(terminal, 1024)
+    except OSError:
+        break
+    if b'sure?' in said and typed:
+        os.write(terminal, typed.pop(0))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)";
+        let mut command = Command::new("python3");
+        command.args(["-c", python, ROWCAST, script]).args(typed).current_dir(folder.path()).spawn().unwrap()
+    };
+    let mut answered = in_terminal("echo sure?; read answer; exit $answer", &["7\\n"]);
+    assert_eq!(code_of(&mut answered), Some(7));
+    let stubborn = "trap '' INT; echo sure?; sleep 1; echo sure?; while :; do sleep 0.05; done";
+    let mut killed = in_terminal(stubborn, &["\\x03", "\\x03"]);
+    assert_eq!(code_of(&mut killed), Some(128 + 9));
 }
 
 /// The columns tell what an event table is. `Track` has none, and whoever declares it next to such a table is refused.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rowcast_schema::declaration::Declaration;
+use rustix::process::Signal;
 
 use super::run::{Signals, through};
 use super::{Error, outside, schema};
@@ -49,15 +50,32 @@ pub(super) async fn migrate(arguments: Arguments, environment: Environment) -> R
     Ok(ended?.exit_code())
 }
 
-/// Runs the command to its end; signals are passed on.
+/// Runs the command to its end. It may ask questions where there is a terminal. Signals are passed on; at the second one it is
+/// killed.
 async fn command(command: Vec<OsString>, signals: &mut Signals) -> Result<Ended, Error> {
-    let mut running = Service::start(&Launch { command, through: through(), ..Launch::default() })?;
+    let in_terminal = is_in_front();
+    let mut running = Service::start(&Launch { command, through: through(), in_terminal, ..Launch::default() })?;
+    let mut signalled = false;
     loop {
         tokio::select! {
             ended = running.ended() => return Ok(ended?),
-            signal = signals.next() => running.signal(signal)?,
+            signal = signals.next() => {
+                // What was typed has reached it already.
+                if signalled {
+                    running.signal(Signal::KILL)?;
+                } else if !(in_terminal && signal == Signal::INT) {
+                    running.signal(signal)?;
+                }
+                signalled = true;
+            }
         }
     }
+}
+
+/// Whether standard input is a terminal, and this process is the one that it talks to.
+fn is_in_front() -> bool {
+    let group = rustix::termios::tcgetpgrp(std::io::stdin());
+    group.is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// A migration under way.

@@ -140,7 +140,7 @@ fn launch(command: Vec<OsString>, config: &Config, address: std::net::SocketAddr
         ("ROWCAST_DATABASE", config.database.display().to_string()),
         ("ROWCAST_HTTP", address.to_string()),
     ];
-    Launch { command, variables, through: through() }
+    Launch { command, variables, through: through(), in_terminal: false }
 }
 
 /// The program through which a command ends when this process does, where there is such a thing.

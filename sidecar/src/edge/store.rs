@@ -69,7 +69,7 @@ use self::error::{Doing as _, damaged};
 pub use self::error::{Error, Remedy};
 pub use self::journal::{Ends, JournalRow, OpenGroup};
 pub use self::layouts::KnownLayout;
-pub use self::migration::Migration;
+pub use self::migration::{Migration, is_under_way as is_migrating};
 pub use self::open::ensure_wal;
 pub use self::operator::ParkedRow;
 pub use self::parked::{ParkReason, ParkedEvent, Why};
@@ -169,7 +169,6 @@ impl Store {
         let mut connection = open::for_writing(path)?;
         let guard = guard::Guard::default();
         guard.watch(&mut connection)?;
-        migration::wait(&connection, path)?;
         install::begin(&connection)?;
         let made = install::bookkeeping(&connection, &declaration)
             .and_then(|()| claim.name(&connection))

@@ -64,6 +64,9 @@ pub struct Launch {
     /// The `rowcast` program and its arguments before the command, when the service is to end with the sidecar:
     /// `/proc/self/exe service --`.
     pub through: Option<(PathBuf, Vec<OsString>)>,
+    /// Whether it shares the terminal: it may read from there, and has the signals that are typed there by itself. Else it has a
+    /// process group of its own, and a signal reaches what it started, too.
+    pub in_terminal: bool,
 }
 
 /// A running service. Its one owner waits for it and signals it, so that no signal goes to a process that took over
@@ -72,6 +75,7 @@ pub struct Launch {
 pub struct Service {
     child: Child,
     program: String,
+    in_terminal: bool,
 }
 
 impl Service {
@@ -95,10 +99,12 @@ impl Service {
             None => Command::new(program),
         };
         command.args(arguments).envs(launch.variables.iter().map(|(name, value)| (name, value)));
-        command.process_group(0);
+        if !launch.in_terminal {
+            command.process_group(0);
+        }
         let child = command.spawn().map_err(|source| Error::Start { program: name.clone(), source })?;
         tracing::info!(program = name, pid = child.id(), "a process was started");
-        Ok(Self { child, program: name })
+        Ok(Self { child, program: name, in_terminal: launch.in_terminal })
     }
 
     /// Waits for its end. Cancel safe.
@@ -111,16 +117,17 @@ impl Service {
         Ok(Ended::of(status))
     }
 
-    /// Sends a signal to it and to what it started. Nothing happens when it has ended.
+    /// Sends a signal to it and, where it does not share the terminal, to what it started. Nothing happens when it has ended.
     ///
     /// # Errors
     /// It changed its user, and may no longer be signalled.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         // Until its end was awaited the number cannot belong to another process, and then `id` has none.
-        let Some(group) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
+        let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
             return Ok(());
         };
-        match rustix::process::kill_process_group(group, signal) {
+        let send = if self.in_terminal { rustix::process::kill_process } else { rustix::process::kill_process_group };
+        match send(id, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(source) => Err(Error::Watch { program: self.program.clone(), source: source.into() }),
         }

@@ -29,6 +29,7 @@ impl Stage {
             command: ["sh", "-c", script].map(OsString::from).to_vec(),
             variables: vec![("FOLDER", folder.path().display().to_string())],
             through: None,
+            in_terminal: false,
         });
         Self::with(launch, folder, node)
     }

@@ -28,9 +28,6 @@ const NOTE: &str = "migrating";
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a node that starts looks whether a migration has ended.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
-
 /// A migration under way. Dropped without [`Migration::end`], the next sidecar puts back what is missing.
 #[derive(Debug)]
 pub struct Migration {
@@ -151,17 +148,16 @@ pub(super) fn is_running(connection: &Connection, database: &Path) -> Result<boo
     Ok(false)
 }
 
-/// Waits for the end of a migration that is under way.
-pub(super) fn wait(connection: &Connection, database: &Path) -> Result<(), Error> {
-    let mut told = false;
-    while is_installed(connection)? && is_running(connection, database)? {
-        if !told {
-            tracing::info!("a migration is under way; the node starts when it has ended");
-            told = true;
-        }
-        std::thread::sleep(LOOK_PAUSE);
+/// Whether a migration is under way on a database that nobody has opened yet.
+///
+/// # Errors
+/// When SQLite cannot read it.
+pub fn is_under_way(database: &Path) -> Result<bool, Error> {
+    if !database.exists() {
+        return Ok(false);
     }
-    Ok(())
+    let connection = open::for_reading(database)?;
+    Ok(is_installed(&connection)? && is_running(&connection, database)?)
 }
 
 /// Refuses to go on while a migration is under way; forgets one that was killed.
