@@ -250,6 +250,31 @@ fn migrate_runs_a_command_without_triggers_and_ends_with_its_code_and_a_killed_o
     assert_eq!(triggers(&database), 3, "also when it fails");
 }
 
+/// Beside the file itself, as SQLite has its own: whoever comes by a link and whoever comes by the file see each other.
+#[test]
+fn what_lies_beside_a_database_lies_beside_the_file_that_a_link_leads_to() {
+    let folder = folder();
+    let database = database(folder.path());
+    schema(folder.path());
+    let link = folder.path().join("current/db.sqlite3");
+    fs::create_dir(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("../app.db", &link).unwrap();
+    let linked: Vec<&str> =
+        RUN.iter().map(|&word| if word == "app.db" { "current/db.sqlite3" } else { word }).collect();
+    let arguments = [&linked[..], &["--http", "127.0.0.1:0", "--log-level", "off"]].concat();
+    let mut sidecar = rowcast(folder.path(), &arguments).spawn().unwrap();
+    until(|| triggers(&database) == 3);
+    let second = run(folder.path(), &[&RUN[..], &["--http", "127.0.0.1:0"]].concat());
+    assert!(second.stderr.contains("another sidecar is running on this database"), "{}", second.stderr);
+    terminate(&sidecar);
+    assert_eq!(code_of(&mut sidecar), Some(0));
+    assert!(folder.path().join("app.db-rowcast").exists());
+    assert_eq!(fs::read_dir(link.parent().unwrap()).unwrap().count(), 1, "only the link");
+    let removed = run(folder.path(), &["uninstall", "--database", "current/db.sqlite3"]);
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+    assert!(!folder.path().join("app.db-rowcast").exists());
+}
+
 /// A migration may ask questions; and what does not heed one signal is killed at the second.
 #[test]
 fn migrate_shares_the_terminal_with_its_command() {

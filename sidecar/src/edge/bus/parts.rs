@@ -60,6 +60,8 @@ pub(super) enum Error {
 pub(super) struct Assembler {
     incomplete: HashMap<(String, u64), Incomplete>,
     bytes: usize,
+    /// Parts that came so far.
+    parts: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,8 @@ struct Incomplete {
     next: u32,
     count: u32,
     bytes: Vec<u8>,
+    /// Which part its last one was.
+    touched: u64,
 }
 
 impl Assembler {
@@ -87,19 +91,24 @@ impl Assembler {
             // A new message of this subject: what was begun before it on the subject will not be finished.
             self.forget(|other| other.0 == subject);
             if INCOMPLETE_MAX <= self.incomplete.len() {
-                return Err(Error::TooMuch);
+                self.forget_oldest(&key);
             }
-            self.incomplete.insert(key.clone(), Incomplete { next: 0, count, bytes: Vec::new() });
+            self.incomplete.insert(key.clone(), Incomplete { next: 0, count, bytes: Vec::new(), touched: 0 });
         }
         let Some(message) = self.incomplete.get_mut(&key) else { return Err(Error::OutOfOrder) };
         if message.next != at || message.count != count {
             self.forget(|other| *other == key);
             return Err(Error::OutOfOrder);
         }
-        if limits::PARTS_BYTES_MAX < self.bytes + bytes.len() {
-            self.forget(|other| *other == key);
-            return Err(Error::TooMuch);
+        while limits::PARTS_BYTES_MAX < self.bytes + bytes.len() {
+            if !self.forget_oldest(&key) {
+                self.forget(|other| *other == key);
+                return Err(Error::TooMuch);
+            }
         }
+        let Some(message) = self.incomplete.get_mut(&key) else { return Err(Error::OutOfOrder) };
+        self.parts += 1;
+        message.touched = self.parts;
         message.next += 1;
         message.bytes.extend_from_slice(bytes);
         self.bytes += bytes.len();
@@ -109,6 +118,17 @@ impl Assembler {
         let whole = self.incomplete.remove(&key).map(|message| message.bytes).unwrap_or_default();
         self.bytes -= whole.len();
         Ok(Some(Bytes::from(whole)))
+    }
+
+    /// What has waited longest goes: its sender may be gone for good, and must not be in the way of others. Answers whether there was
+    /// anything but `spared`.
+    fn forget_oldest(&mut self, spared: &(String, u64)) -> bool {
+        let others = self.incomplete.iter().filter(|(key, _)| *key != spared);
+        let Some(oldest) = others.min_by_key(|(_, message)| message.touched).map(|(key, _)| key.clone()) else {
+            return false;
+        };
+        self.forget(|key| *key == oldest);
+        true
     }
 
     fn forget(&mut self, which: impl Fn(&(String, u64)) -> bool) {
@@ -167,5 +187,32 @@ mod tests {
         assert_eq!(assembler.take("s", parts[1].clone()), Err(Error::OutOfOrder));
         let whole = split(message.clone(), 4_000).into_iter().filter_map(|part| assembler.take("s", part).unwrap());
         assert_eq!(whole.last(), Some(message));
+    }
+
+    #[test]
+    fn what_is_never_finished_is_in_nobodys_way() {
+        let message = Bytes::from(vec![7; 10_000]);
+        let mut assembler = Assembler::default();
+        let begun = split(message.clone(), 4_000);
+        for gone in 0..INCOMPLETE_MAX {
+            assert_eq!(assembler.take(&format!("gone {gone}"), begun[0].clone()), Ok(None));
+        }
+        let whole = split(message.clone(), 4_000).into_iter().filter_map(|part| assembler.take("s", part).unwrap());
+        assert_eq!(whole.last(), Some(message));
+        assert_eq!(
+            assembler.take("gone 0", begun[1].clone()),
+            Err(Error::OutOfOrder),
+            "the one that waited longest went"
+        );
+        assert_eq!(assembler.take("gone 1", begun[1].clone()), Ok(None));
+        // Room in bytes, too: each of them holds a part of what all may.
+        let large = Bytes::from(vec![7; limits::PARTS_BYTES_MAX / 4]);
+        let mut parts = split(large, limits::PARTS_BYTES_MAX / 8);
+        parts.truncate(2);
+        for subject in 0..8 {
+            let taken = parts.iter().map(|part| assembler.take(&format!("large {subject}"), part.clone()));
+            assert!(taken.collect::<Result<Vec<_>, _>>().is_ok());
+            assert!(assembler.bytes <= limits::PARTS_BYTES_MAX);
+        }
     }
 }

@@ -20,9 +20,12 @@ pub(super) struct Lock {
     path: PathBuf,
 }
 
-/// The path of a file beside the database.
+/// The path of a file beside the database: where SQLite has its own, beside the file itself and not beside a link to it.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(database);
+    let is_link = database.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    // One that leads nowhere has nothing beside it.
+    let file = is_link.then(|| database.canonicalize().ok()).flatten();
+    let mut name = OsString::from(file.as_deref().unwrap_or(database));
     name.push(suffix);
     PathBuf::from(name)
 }
