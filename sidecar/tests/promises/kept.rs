@@ -66,6 +66,26 @@ fn a_node_goes_on_when_a_table_is_no_longer_declared() {
     assert_eq!(again.text("SELECT count(*) AS v FROM old_Events").as_deref(), Some("1"));
 }
 
+/// SQLite does not look at the case of a name; what waits for a value waits on.
+#[test]
+fn a_table_that_the_declaration_spells_otherwise_is_the_same_table() {
+    let mut node = Node::ready(&toml(&["t"]), "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u UNIQUE);");
+    let shape = layout("t", &["id", "u"]);
+    let remote = |id: &str, at| event(&shape, id, Some(&format!(r#"{{"id":"{id}","u":1}}"#)), at);
+    let now = clock::now();
+    let events = vec![remote("a", now), remote("b", now.plus(Duration::from_millis(1)))];
+    node.feed(node_id(9), vec![piece(1, 2, events)], vec![shape]);
+    node.run();
+    assert_eq!(node.text("SELECT record_id || table_name AS v FROM _rowcast_parked").as_deref(), Some("at"));
+    let again = node.redeclared(&toml(&["T"]));
+    again.start(false);
+    again.run();
+    assert_eq!(again.text("SELECT operation_type AS v FROM t_Events WHERE operation_type = 'DELETE'"), None);
+    again.sql("DELETE FROM t WHERE id = 'b'");
+    again.run();
+    assert_eq!(again.text("SELECT id AS v FROM t").as_deref(), Some("a"));
+}
+
 #[test]
 fn a_table_rebuilt_while_it_is_compared_is_compared_again() {
     let mut node = Node::ready(&toml(&["t"]), TABLE);

@@ -57,7 +57,7 @@ impl Tx<'_> {
         if self.is_pending(table) || !self.durable.loaded || table.declared.capture != Capture::Triggers {
             return Ok(false);
         }
-        let proved = state::state(self.connection, &key(table))?;
+        let proved = state::state(self.connection, &key(&table.name))?;
         Ok(proved == Some(self.schema_version()?.to_string()) && self.triggers_fit(table)?)
     }
 
@@ -70,9 +70,9 @@ impl Tx<'_> {
         let text = version.to_string();
         if version == self.schema_version()?
             && self.triggers_fit(table)?
-            && state::state(self.connection, &key(table))?.as_ref() != Some(&text)
+            && state::state(self.connection, &key(&table.name))?.as_ref() != Some(&text)
         {
-            state::set_state(self.connection, &key(table), &text)?;
+            state::set_state(self.connection, &key(&table.name), &text)?;
         }
         Ok(())
     }
@@ -155,6 +155,7 @@ impl Tx<'_> {
     }
 }
 
-fn key(table: &Replicated) -> String {
-    format!("proved:{}", table.name)
+/// Where it is kept how far a table's events were proved.
+pub(super) fn key(table: &str) -> String {
+    format!("proved:{table}")
 }

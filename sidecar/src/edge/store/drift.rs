@@ -85,7 +85,8 @@ impl Want {
     }
 }
 
-fn key(table: &str) -> String {
+/// Where it is kept what of a table is to be compared.
+pub(super) fn key(table: &str) -> String {
     format!("reconcile:{table}")
 }
 

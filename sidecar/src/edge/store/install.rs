@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use rowcast_schema::declaration::{Capture, Declaration};
 use rowcast_schema::layout::LayoutId;
 use rowcast_schema::{OWN_PREFIX, bookkeeping, event_table, journal};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
-use super::{drift, layouts, serve, state};
+use super::{damage, drift, layouts, serve, state};
 
 pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
     run(connection, "BEGIN IMMEDIATE").doing("begin a transaction")
@@ -167,7 +167,31 @@ fn layout_key(table: &str) -> String {
 
 /// Whether the table was replicated here before.
 pub(super) fn is_installed(connection: &Connection, table: &str) -> Result<bool, Error> {
-    Ok(state::state(connection, &layout_key(table))?.is_some())
+    Ok(state::state(connection, &layout_key(table))?.is_some() || spelled_otherwise(connection, table)?.is_some())
+}
+
+/// The key under which the table's layout is kept where the declaration spelled its name otherwise before.
+fn spelled_otherwise(connection: &Connection, table: &str) -> Result<Option<String>, Error> {
+    connection
+        .prepare_cached("SELECT key FROM _rowcast_state WHERE key = ?1 COLLATE NOCASE AND key <> ?1")
+        .and_then(|mut statement| statement.query_row([layout_key(table)], |row| row.get(0)).optional())
+        .doing("look for what is kept of a table")
+}
+
+/// What is kept by the table's name goes on under the name as the declaration spells it now.
+fn respell(connection: &Connection, table: &str) -> Result<(), Error> {
+    let Some(before) = spelled_otherwise(connection, table)? else { return Ok(()) };
+    tracing::info!(table, before, "the schema file spells a table otherwise than before");
+    let keys = [layout_key(table), drift::key(table), damage::key(table)];
+    let respelled = || -> rusqlite::Result<()> {
+        for key in keys {
+            let sql = "UPDATE OR REPLACE _rowcast_state SET key = ?1 WHERE key = ?1 COLLATE NOCASE AND key <> ?1";
+            connection.execute(sql, [key])?;
+        }
+        let sql = "UPDATE _rowcast_parked SET table_name = ?1 WHERE table_name = ?1 COLLATE NOCASE";
+        connection.execute(sql, [table]).map(drop)
+    };
+    respelled().doing(format!("take over what is kept of `{table}`"))
 }
 
 /// Makes the triggers of one table what they should be. Where they were not, its rows must be reconciled.
@@ -175,6 +199,9 @@ fn fit_table(connection: &Connection, table: &Replicated, present: &mut HashMap<
     let Some(shape) = &table.shape else { return Ok(()) };
     let layout = &shape.layout;
     let key = layout_key(&table.name);
+    if state::state(connection, &key)?.is_none() {
+        respell(connection, &table.name)?;
+    }
     let before = match state::state(connection, &key)? {
         Some(id) => state::layout(connection, LayoutId(super::parse(bookkeeping::STATE, &id)?))?,
         None => None,
