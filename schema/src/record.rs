@@ -36,7 +36,13 @@ impl Collation {
     fn fold(self, text: &[u8]) -> Vec<u8> {
         match self {
             Self::Binary => text.to_vec(),
-            Self::NoCase => text.to_ascii_lowercase(),
+            // SQLite looks no further than to the first NUL, and then at the lengths.
+            Self::NoCase => {
+                let mut folded = text.to_ascii_lowercase();
+                let end = folded.iter().position(|&byte| byte == 0).unwrap_or(folded.len());
+                folded[end..].fill(0);
+                folded
+            }
             Self::Rtrim => {
                 let end = text.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1);
                 text[..end].to_vec()

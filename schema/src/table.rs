@@ -21,6 +21,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The primary key: places in `columns`, in key order. Empty when the table declares none.
     pub key: Vec<usize>,
+    /// The primary key has an index of its own, or is the table: then it is no other name of the rowid, whatever its type.
+    pub key_indexed: bool,
     /// Declared WITHOUT ROWID.
     pub without_rowid: bool,
     /// Declared STRICT.
@@ -120,9 +122,11 @@ impl Table {
         Affinity::of(&self.columns[at].declared_type, self.strict)
     }
 
-    /// Whether the primary key is an alias of the rowid: one column declared exactly INTEGER in a rowid table.
+    /// Whether the primary key is an alias of the rowid: one column declared exactly INTEGER in a rowid table, and not
+    /// `INTEGER PRIMARY KEY DESC`.
     pub fn has_integer_key(&self) -> bool {
         !self.without_rowid
+            && !self.key_indexed
             && matches!(self.key[..], [at] if self.columns[at].declared_type.eq_ignore_ascii_case("INTEGER"))
     }
 
@@ -247,6 +251,7 @@ pub fn example(name: &str, columns: &[&str], key: &[&str]) -> Table {
         without_rowid: false,
         strict: false,
         autoincrement: false,
+        key_indexed: false,
         uniques: Vec::new(),
         triggers: Vec::new(),
         comes_back: false,

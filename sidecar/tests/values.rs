@@ -11,7 +11,7 @@ use rowcast::clock::Timestamp;
 use rowcast::edge::store::Store;
 use rowcast::flow::ingest;
 use rowcast_schema::declaration::Declaration;
-use rowcast_schema::record;
+use rowcast_schema::record::{self, Collation, KeyColumn};
 use rowcast_schema::value::Value;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
@@ -184,4 +184,34 @@ fn what_a_service_binds_is_in_its_table_and_in_its_events_bit_for_bit() {
         seen += 1;
     }
     assert_eq!(seen as u64, ROWS);
+}
+
+/// Two keys have one record id just where SQLite takes them for one key.
+#[test]
+fn keys_are_told_apart_as_sqlite_does() {
+    let connection = Connection::open_in_memory().unwrap();
+    let mut random = Random::seeded(11);
+    let texts = ["a", "A", "b", "\0", " ", "é", "É", "7"];
+    let mut alike = 0;
+    for (name, collation) in [("BINARY", Collation::Binary), ("NOCASE", Collation::NoCase), ("RTRIM", Collation::Rtrim)]
+    {
+        let column = [KeyColumn { collation, holds_text: true }];
+        let sql = format!("SELECT ?1 = ?2 COLLATE {name}");
+        let mut equal = connection.prepare(&sql).unwrap();
+        for _ in 0..20_000 {
+            let [one, other] = [(); 2].map(|()| {
+                let length = random.below(4);
+                (0..length).map(|_| *random.pick::<&str>(&texts)).collect::<String>()
+            });
+            let id = |text: &str| record::record_id(&[Value::from(text)], &column);
+            let same: bool = equal.query_row([&one, &other], |row| row.get(0)).unwrap();
+            assert_eq!(id(&one) == id(&other), same, "{name} {one:?} {other:?}");
+            let key = record::parse_record_id(&id(&one), &column).unwrap();
+            let Value::Text(key) = &key[0] else { panic!("{one:?} is a text") };
+            let finds: bool = equal.query_row([&one, std::str::from_utf8(key).unwrap()], |row| row.get(0)).unwrap();
+            assert!(finds, "{name} {one:?}");
+            alike += u32::from(same && one != other);
+        }
+    }
+    assert!(alike > 100, "{alike}");
 }

@@ -70,6 +70,7 @@ fn table(
         key,
         without_rowid,
         strict,
+        key_indexed: false, // As its indexes say.
         autoincrement: sql.to_ascii_uppercase().contains("AUTOINCREMENT") && numbers_are_kept(connection)?,
         uniques: Vec::new(),
         triggers: triggers(connection, name)?,
@@ -158,6 +159,7 @@ fn read_indexes(connection: &Connection, table: &mut Table) -> rusqlite::Result<
             .flatten();
         let terms = terms(connection, &index.name, sql.as_deref())?;
         if index.is_key {
+            table.key_indexed = true;
             for term in terms {
                 if let Term::Column(at, collation) = term {
                     table.columns[at].collation = collation;
@@ -252,6 +254,17 @@ mod tests {
         assert_eq!(plain.triggers, ["own"]);
         assert_eq!(plain.columns[1].default.as_deref(), Some("'x'"));
         assert_eq!(view.kind, Kind::View);
+    }
+
+    /// SQLite makes no rowid of it, and lets NULL in.
+    #[test]
+    fn an_integer_key_in_descending_order_is_not_the_rowid() {
+        let tables = describe(
+            "CREATE TABLE down(a INTEGER PRIMARY KEY DESC); CREATE TABLE up(a INTEGER, PRIMARY KEY (a DESC));",
+        );
+        let [down, up] = &tables[..] else { panic!("{tables:?}") };
+        assert!(!down.has_integer_key() && up.has_integer_key());
+        assert_eq!(down.refusals(&[]).len(), 1);
     }
 
     #[test]
