@@ -23,10 +23,9 @@ pub fn answer(reader: &Reader, request: &Request) -> Result<Message, Error> {
             }
             Message::Fetched(Answer::Fingerprints(reader.fingerprints(*origin, (*first, *last))?))
         }
-        Request::Snapshot { table, after, bytes } => match reader.snapshot(table, after.as_deref(), *bytes)? {
-            Some(page) => Message::Snapshot(page),
-            None => Message::Refused(format!("table `{table}` is not declared here")),
-        },
+        Request::Snapshot { table, after, bytes } => {
+            Message::Snapshot(reader.snapshot(table, after.as_deref(), *bytes)?)
+        }
         Request::Definitions => Message::Definitions(reader.definitions()?),
         Request::Digest { table, layout, after, ranges } => {
             if limits::DIGEST_RANGES_MAX < ranges.len() {

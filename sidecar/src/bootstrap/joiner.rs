@@ -39,6 +39,8 @@ pub struct Joiner {
     start: Option<Vector>,
     target: Vector,
     tables: VecDeque<String>,
+    /// The tables that were asked for, or will be.
+    known: Vec<String>,
     after: Option<String>,
     needs_definitions: bool,
     arrived: VecDeque<Arrived>,
@@ -52,13 +54,15 @@ pub struct Joiner {
 impl Joiner {
     /// Begins to load the `tables` from `donor`, in that run of its sidecar.
     pub fn new((donor, session): (NodeId, Uuid), tables: impl IntoIterator<Item = String>) -> Self {
+        let tables: VecDeque<String> = tables.into_iter().collect();
         Self {
             donor,
             session,
             under_way: None,
             start: None,
             target: Vector::default(),
-            tables: tables.into_iter().collect(),
+            known: tables.iter().cloned().collect(),
+            tables,
             after: None,
             needs_definitions: true,
             arrived: VecDeque::new(),
@@ -121,10 +125,17 @@ impl Joiner {
         self.under_way = None;
     }
 
-    /// The donor's vector from before its first page is here.
-    pub fn took_definitions(&mut self, vector: &Vector) {
+    /// The donor's vector from before its first page is here, and the names of all tables of which it has events: those
+    /// that are not declared here are loaded, too. The position covers them, and nobody would bring them later.
+    pub fn took_definitions<'t>(&mut self, vector: &Vector, tables: impl IntoIterator<Item = &'t str>) {
         self.under_way = None;
         self.needs_definitions = false;
+        for table in tables {
+            if !self.known.iter().any(|known| known.eq_ignore_ascii_case(table)) {
+                self.known.push(table.to_owned());
+                self.tables.push_back(table.to_owned());
+            }
+        }
         match &mut self.start {
             Some(start) => start.meet(vector),
             None => self.start = Some(vector.clone()),
@@ -195,12 +206,12 @@ mod tests {
         let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()]);
         assert_eq!(joiner.next_request(9, || 1).unwrap().2, Request::Definitions);
         assert!(joiner.next_request(9, || 2).is_none(), "one at a time");
-        joiner.took_definitions(&vector(&[(1, 10), (2, 5)]));
+        joiner.took_definitions(&vector(&[(1, 10), (2, 5)]), ["T", "old"]);
         joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k"))));
         assert!(joiner.change_donor(donor(2), &vector(&[(1, 12), (2, 7)])));
         assert_eq!(joiner.next_request(9, || 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
-        joiner.took_definitions(&vector(&[(1, 12), (2, 7)]));
+        joiner.took_definitions(&vector(&[(1, 12), (2, 7)]), ["old", "t"]);
         let (_, asked, request) = joiner.next_request(9, || 4).unwrap();
         let wanted = Request::Snapshot { table: "t".into(), after: Some("k".into()), bytes: 9 };
         assert_eq!((asked, request), (donor(2).0, wanted));
@@ -212,6 +223,14 @@ mod tests {
         assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
         joiner.stored();
         joiner.next_request(9, || 5).unwrap();
+        assert!(joiner.took_page(page(&[(1, 13), (2, 8)], 0, None)));
+        joiner.stored();
+        let (_, _, request) = joiner.next_request(9, || 6).unwrap();
+        assert_eq!(
+            request,
+            Request::Snapshot { table: "old".into(), after: None, bytes: 9 },
+            "not declared, and covered"
+        );
         assert!(joiner.took_page(page(&[(1, 13), (2, 8)], 0, None)));
         assert!(joiner.finished().is_none(), "it is not stored");
         joiner.stored();
@@ -225,7 +244,7 @@ mod tests {
         let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
         let mut joiner = Joiner::new(donor(1), ["t".to_owned()]);
         joiner.next_request(9, || 1).unwrap();
-        joiner.took_definitions(&vector(&[(1, 10)]));
+        joiner.took_definitions(&vector(&[(1, 10)]), []);
         joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12)], 9, Some("k"))));
         assert!(!joiner.took_page(page(&[(1, 11)], 9, None)), "it was set back");

@@ -43,6 +43,7 @@ mod serve;
 mod shelf;
 mod staged;
 mod state;
+mod strays;
 mod tx;
 mod uninstall;
 pub mod whole;

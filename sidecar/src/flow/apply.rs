@@ -67,6 +67,8 @@ pub struct Applier<'t, 'a> {
     compared: bool,
     /// Groups that are applied together.
     deferred: deferred::Deferred<'a>,
+    /// Events that were kept for tables that are not declared here.
+    strays: u64,
     /// What it did so far.
     pub done: Applied,
 }
@@ -82,6 +84,7 @@ impl<'t, 'a> Applier<'t, 'a> {
             again: false,
             compared: false,
             deferred: deferred::Deferred::default(),
+            strays: 0,
             done: Applied::default(),
         }
     }
@@ -130,6 +133,9 @@ impl<'t, 'a> Applier<'t, 'a> {
     pub fn finish(mut self) -> Result<Applied, Error> {
         self.apply_deferred()?;
         self.retry_due()?;
+        if self.strays > 0 {
+            tracing::warn!(events = self.strays, "kept events of tables that are not declared here");
+        }
         self.done.parked = self.fresh.len() as u64;
         for (id, reason) in self.fresh.iter().take(LOGGED_MAX) {
             tracing::warn!(event = %id, reason = reason.as_str(), "parked an event: it is kept and tried again");
@@ -190,7 +196,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         context: Option<&Vector>,
     ) -> Result<(), Error> {
         let Some(table) = self.tx.tables().get(&event.table) else {
-            tracing::warn!(event = %id, table = event.table, "kept an event of a table that is not declared here");
+            self.strays += 1;
             return self.tx.insert_stray(id, group_last, event);
         };
         // Before it is stored: of a record that is new the index then has nothing, and no event needs to be read.

@@ -183,14 +183,15 @@ impl Replica {
         let missing: Vec<String> =
             self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.clone()).collect();
         let wanted = |name: &str| missing.iter().any(|table| table.eq_ignore_ascii_case(name));
-        let made: Vec<&(String, Vec<String>)> = given.tables.iter().filter(|(name, _)| wanted(name)).collect();
+        let made = given.tables.iter().filter(|(name, sql)| wanted(name) && !sql.is_empty());
+        let made: Vec<&(String, Vec<String>)> = made.collect();
         if !made.is_empty() {
             self.store.write(|tx| made.iter().try_for_each(|(name, sql)| tx.create_table(name, sql)))?;
             let names: Vec<&str> = made.iter().map(|(name, _)| name.as_str()).collect();
             tracing::info!(tables = names.join(", "), "made the tables as the donor has them");
         }
         if let Phase::Joining(joiner) = &mut self.phase {
-            joiner.took_definitions(&given.vector);
+            joiner.took_definitions(&given.vector, given.tables.iter().map(|(name, _)| name.as_str()));
         }
         Ok(None)
     }
@@ -228,6 +229,9 @@ impl Replica {
             let Arrived { table, after, page, forgotten } = &*arrived;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
+            if after.is_none() && forgotten.is_none() {
+                applier.forget_strays(table, &page.vector)?;
+            }
             let next = match forgotten {
                 // On most nodes that load there is nothing but what the load brings.
                 None if !applier.has_events(table, after.as_deref(), page)? => {

@@ -12,7 +12,6 @@ use super::stage::{answer, declaration, reader};
 
 /// Nodes of one service.
 pub(crate) struct Cluster {
-    toml: String,
     pub(crate) nodes: Vec<Node>,
 }
 
@@ -28,7 +27,7 @@ impl Cluster {
             node.start(false);
             nodes.push(node);
         }
-        let mut cluster = Self { toml: toml.to_owned(), nodes };
+        let mut cluster = Self { nodes };
         cluster.until("all nodes are READY", |cluster| cluster.nodes.iter_mut().all(|node| node.replica().is_ready()));
         cluster
     }
@@ -58,7 +57,8 @@ impl Cluster {
                     let asked =
                         self.nodes.iter_mut().position(|node| node.replica.as_mut().is_some_and(|r| r.node() == to));
                     let answered = |asked: usize| {
-                        answer(&reader(&self.nodes[asked].path(), &declaration(&self.toml)), &request).into()
+                        let node = &self.nodes[asked];
+                        answer(&reader(&node.path(), &declaration(&node.toml)), &request).into()
                     };
                     let frame = asked.filter(|_| heard()).map(answered);
                     let moment = self.nodes[at].at();

@@ -7,6 +7,7 @@ use rowcast::limits;
 use rowcast::replica::{Input, Output};
 use std::time::Duration;
 
+use super::cluster::Cluster;
 use super::{Node, declaration, event, layout, layouts, node_id, piece, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
@@ -64,6 +65,36 @@ fn a_node_goes_on_when_a_table_is_no_longer_declared() {
     again.start(false);
     again.run();
     assert_eq!(again.text("SELECT count(*) AS v FROM old_Events").as_deref(), Some("1"));
+}
+
+/// I10: what a load covers it brings, also of a table that is declared on some nodes only so far, or on none any more.
+#[test]
+fn a_load_brings_the_events_of_tables_that_are_not_declared_yet() {
+    let late = "CREATE TABLE late(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+    let gone = "CREATE TABLE gone(id TEXT PRIMARY KEY NOT NULL);";
+    let sql = format!("{TABLE} {late} {gone}");
+    let mut cluster = Cluster::ready(2, &toml(&["t", "gone"]), &sql);
+    cluster.nodes[0].sql("INSERT INTO late VALUES ('x', 'theirs'), ('y', 'theirs'); INSERT INTO t VALUES ('t', '1')");
+    cluster.nodes[0].sql("INSERT INTO gone VALUES ('g'), ('h')");
+    cluster.settle();
+    cluster.nodes[0].redeclared(&toml(&["t", "late"])).start(false);
+    cluster.nodes[1].redeclared(&toml(&["t"])).start(false);
+    cluster.settle();
+    cluster.nodes[0].sql("DELETE FROM late WHERE id = 'y'");
+    cluster.settle();
+    assert_eq!(cluster.nodes[1].text("SELECT count(*) AS v FROM _rowcast_strays").as_deref(), Some("3"));
+    drop(cluster.nodes.remove(0));
+    // It has a row of its own, too, from before anybody spoke of that table.
+    let mut joiner = Node::new(&toml(&["t"]), &format!("{sql} INSERT INTO late VALUES ('x', 'ours')"));
+    joiner.start(false);
+    cluster.nodes.push(joiner);
+    cluster.until("the joiner is READY", |cluster| cluster.nodes[1].replica().is_ready());
+    assert_eq!(cluster.nodes[1].text("SELECT a AS v FROM t").as_deref(), Some("1"));
+    let whole = toml(&["t", "late", "gone"]);
+    cluster.nodes.iter_mut().for_each(|node| node.redeclared(&whole).start(false));
+    cluster.settle();
+    cluster.all_say("SELECT id || a AS v FROM late", "xtheirs");
+    cluster.all_say("SELECT id AS v FROM gone ORDER BY id", "g,h");
 }
 
 /// SQLite does not look at the case of a name; what waits for a value waits on.

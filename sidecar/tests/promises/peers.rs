@@ -30,8 +30,7 @@ fn a_snapshot_ends_at_a_delete_of_a_layout_that_it_has_seen() {
             .unwrap();
     }
     assert_eq!(donor.text("SELECT a || ifnull(c, '-') AS v FROM t").as_deref(), Some("2-"));
-    let page =
-        Reader::open(&donor.path(), store.declaration()).unwrap().snapshot("t", None, usize::MAX).unwrap().unwrap();
+    let page = Reader::open(&donor.path(), store.declaration()).unwrap().snapshot("t", None, usize::MAX).unwrap();
 
     let mut joiner = Node::new(&toml(&["t"]), TABLE);
     let mut store = joiner.store();

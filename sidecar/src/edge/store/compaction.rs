@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::Replicated;
 use super::tx::{Tx, signed, unsigned};
-use super::{Store, serve};
+use super::{Store, serve, strays};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Operation, Version};
 use crate::position::{NodeId, Sequence, Vector};
@@ -202,7 +202,7 @@ fn has_events(
     last: Sequence,
 ) -> Result<bool, Error> {
     let range = [first, last].map(|sequence| EventId { origin, sequence }.to_string());
-    let names = tables.iter().map(|table| event_table::name(table)).chain([serve::STRAYS.to_owned()]);
+    let names = tables.iter().map(|table| event_table::name(table)).chain([strays::STRAYS.to_owned()]);
     for name in names {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE ?1 <= id AND id <= ?2)", quoted(&name));
         let found: bool = connection

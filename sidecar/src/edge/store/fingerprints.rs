@@ -9,7 +9,7 @@ use super::error::{Doing as _, Error};
 use super::reader::Reader;
 use super::serve::Fingerprints;
 use super::tx::unsigned;
-use super::{Store, serve};
+use super::{Store, serve, strays};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Fingerprint};
 use crate::position::{NodeId, Sequence};
@@ -85,7 +85,7 @@ pub(super) fn fingerprint<'t>(
     id: EventId,
 ) -> Result<Option<Fingerprint>, Error> {
     let text = id.to_string();
-    let stored = tables.map(|table| quoted(&event_table::name(table))).chain([serve::STRAYS.to_owned()]);
+    let stored = tables.map(|table| quoted(&event_table::name(table))).chain([strays::STRAYS.to_owned()]);
     for events in stored {
         let mut found = None;
         each(connection, &serve::event_by_id(&events), [&text], |_, fingerprint| found = Some(fingerprint))?;
@@ -127,7 +127,7 @@ fn newest(connection: &Connection, tables: &[String], origin: NodeId) -> Result<
 
 /// The tables in which events are stored, quoted.
 fn stored_in(tables: &[String]) -> impl Iterator<Item = String> {
-    tables.iter().map(|table| quoted(&event_table::name(table))).chain([serve::STRAYS.to_owned()])
+    tables.iter().map(|table| quoted(&event_table::name(table))).chain([strays::STRAYS.to_owned()])
 }
 
 fn one(connection: &Connection, sql: &str, parameters: impl Params) -> Result<Option<i64>, Error> {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Tables};
-use super::{damage, drift, layouts, serve, state};
+use super::{damage, drift, layouts, state, strays};
 
 pub(super) fn begin(connection: &Connection) -> Result<(), Error> {
     run(connection, "BEGIN IMMEDIATE").doing("begin a transaction")
@@ -47,7 +47,7 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
     for sql in bookkeeping::CREATE {
         execute_if_new(connection, sql)?;
     }
-    execute_if_new(connection, &serve::create_strays())?;
+    execute_if_new(connection, &strays::create())?;
     match state::state(connection, "format")?.as_deref() {
         None => {
             state::set_state(connection, "format", FORMAT)?;
@@ -94,7 +94,7 @@ pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pen
     let mut present = own_triggers(connection)?;
     for table in tables.iter() {
         fit_table(connection, table, &mut present)?;
-        serve::adopt_strays(connection, &table.name)?;
+        strays::adopt(connection, &table.name)?;
     }
     for name in present.into_keys() {
         tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");

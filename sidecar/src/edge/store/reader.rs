@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::error::{Doing as _, DoingFile as _, Error};
 use super::layouts::KnownLayout;
 use super::serve::{self, Answer, Definitions, SnapshotPage};
-use super::{catalogue, fingerprints, identity, open};
+use super::{catalogue, fingerprints, identity, open, strays};
 use crate::event::EventId;
 use crate::position::{NodeId, Sequence};
 
@@ -84,18 +84,20 @@ impl Reader {
         Ok(answer)
     }
 
-    /// Some records of one declared table, about so many bytes; `None` when it is not declared here.
+    /// Some records of one table, about so many bytes. Of one that is not declared here, what came of it: the position of
+    /// whoever loads covers that, too.
     ///
     /// # Errors
     /// When SQLite fails, or our tables hold what we did not write.
-    pub fn snapshot(&self, table: &str, after: Option<&str>, bytes: usize) -> Result<Option<SnapshotPage>, Error> {
-        let Some(name) = self.tables.iter().find(|name| name.eq_ignore_ascii_case(table)) else { return Ok(None) };
-        let page = self.in_one_moment(|| serve::snapshot(&self.connection, name, after, bytes))?;
+    pub fn snapshot(&self, table: &str, after: Option<&str>, bytes: usize) -> Result<SnapshotPage, Error> {
+        let declared = self.tables.iter().find(|name| name.eq_ignore_ascii_case(table));
+        let asked = (declared.map_or(table, String::as_str), declared.is_some());
+        let page = self.in_one_moment(|| serve::snapshot(&self.connection, asked, after, bytes))?;
         self.harden()?;
-        Ok(Some(page))
+        Ok(page)
     }
 
-    /// The position vector, and per declared table the statements that make it.
+    /// The position vector, and per declared table the statements that make it; and what else there are events of.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -106,9 +108,9 @@ impl Reader {
             let tables = found
                 .iter()
                 .filter(|table| declared(&table.name))
-                .map(|table| (table.name.clone(), serve::definition(table)))
-                .collect();
-            Ok(Definitions { vector: serve::vector(&self.connection)?, tables })
+                .map(|table| (table.name.clone(), serve::definition(table)));
+            let others = strays::tables(&self.connection, &self.tables)?.into_iter().map(|table| (table, Vec::new()));
+            Ok(Definitions { vector: serve::vector(&self.connection)?, tables: tables.chain(others).collect() })
         })
     }
 

@@ -22,6 +22,7 @@ use super::error::{Doing as _, Error};
 use super::journal::OpenGroup;
 use super::serve;
 use super::state;
+use super::strays;
 use super::tx::{Tx, signed, unsigned};
 use crate::clock::Timestamp;
 use crate::event::EventId;
@@ -201,7 +202,7 @@ impl Tx<'_> {
     fn stored_in(&self) -> Result<Vec<(String, Option<String>)>, Error> {
         let declared = self.tables().with_events(self.connection)?.iter();
         let tables = declared.map(|name| (quoted(&event_table::name(name)), Some(name.clone())));
-        Ok(tables.chain([(quoted(serve::STRAYS), None)]).collect())
+        Ok(tables.chain([(quoted(strays::STRAYS), None)]).collect())
     }
 
     fn count_events(&self, origin: NodeId, first: Sequence, last: Sequence) -> Result<u64, Error> {

@@ -13,7 +13,7 @@ use super::contexts::Contexts;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::EVENT;
 use super::tx::{signed, unsigned};
-use super::{install, state};
+use super::{install, state, strays};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Fingerprint, Operation, Piece};
 use crate::limits;
@@ -83,27 +83,13 @@ pub struct SnapshotPage {
     pub total: u64,
 }
 
-/// The definitions of the declared tables.
+/// The definitions of the declared tables; and the names of others of which there are events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definitions {
     /// The position vector before they were read.
     pub vector: Vector,
-    /// Per table: its name, and the statements that make it and its indexes, in order.
+    /// Per table: its name, and the statements that make it and its indexes, in order. None for one that is not declared there.
     pub tables: Vec<(String, Vec<String>)>,
-}
-
-/// Events of tables that are not declared here.
-pub(super) const STRAYS: &str = "_rowcast_strays";
-
-/// Events of tables that are not declared here keep their place in the sequence, whatever their table's name is.
-pub(super) fn create_strays() -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {STRAYS} (
-  id TEXT PRIMARY KEY NOT NULL, operation_type TEXT NOT NULL, record_id TEXT NOT NULL, data TEXT,
-  timestamp INTEGER NOT NULL, source_node_id TEXT NOT NULL, sequence_number INTEGER NOT NULL,
-  layout INTEGER NOT NULL, changed INTEGER NOT NULL, group_last INTEGER NOT NULL, table_name TEXT NOT NULL
-) WITHOUT ROWID"
-    )
 }
 
 /// The event with one id in an event table, in the columns of `event_of`.
@@ -114,66 +100,6 @@ pub(super) fn event_by_id(events: &str) -> String {
 /// The same, from one id to another, in their order.
 pub(super) fn events_by_ids(events: &str) -> String {
     format!("SELECT {EVENT} FROM {events} WHERE ?1 <= id AND id <= ?2 ORDER BY id")
-}
-
-/// Stores an event of a table that is not declared here. One that came before under its number, and was not applied, gives way.
-pub(super) fn insert_stray(
-    connection: &Connection,
-    id: EventId,
-    group_last: Sequence,
-    event: &Event,
-) -> Result<(), Error> {
-    connection
-        .prepare_cached(
-            "INSERT INTO _rowcast_strays (id, operation_type, record_id, data, timestamp, source_node_id, sequence_number, layout, changed, group_last, table_name)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (id) DO UPDATE SET operation_type = excluded.operation_type, record_id = excluded.record_id, data = excluded.data,
-               timestamp = excluded.timestamp, layout = excluded.layout, changed = excluded.changed, group_last = excluded.group_last,
-               table_name = excluded.table_name",
-        )
-        .and_then(|mut statement| {
-            statement.execute(rusqlite::params![
-                id.to_string(),
-                event.operation.as_str(),
-                event.record_id,
-                event.data,
-                event.timestamp.0,
-                id.origin.to_string(),
-                signed(id.sequence),
-                event.layout.0,
-                event.changed,
-                signed(group_last),
-                event.table,
-            ])
-        })
-        .doing(format!("store event {id} of a table that is not declared here"))
-        .map(drop)
-}
-
-/// Events that came before their table was declared here become its events now. They are parked, and tried like any
-/// other that waits for its table.
-pub(super) fn adopt_strays(connection: &Connection, table: &str) -> Result<(), Error> {
-    let waits: bool = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE)")
-        .and_then(|mut statement| statement.query_row([table], |row| row.get(0)))
-        .doing("look for events of a table that is declared now")?;
-    if !waits {
-        return Ok(());
-    }
-    let events = identifier::quoted(&event_table::name(table));
-    let move_events = format!(
-        "INSERT INTO {events} (id, operation_type, record_id, data, timestamp, source_node_id, processed, sequence_number, layout, changed, group_last)
-         SELECT id, operation_type, record_id, data, timestamp, source_node_id, 0, sequence_number, layout, changed, group_last
-         FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (id) DO NOTHING"
-    );
-    let park = "INSERT INTO _rowcast_parked (event, table_name, record_id, reason, detail, parked_at, timestamp)
-         SELECT id, ?1, record_id, 'schema', 'it came before the table was declared here', (timestamp >> 31) * 1000, timestamp
-         FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE ON CONFLICT (event) DO NOTHING";
-    for sql in [move_events.as_str(), park, "DELETE FROM _rowcast_strays WHERE table_name = ?1 COLLATE NOCASE"] {
-        connection.execute(sql, [table]).doing(format!("take up the events of `{table}` that came before"))?;
-    }
-    tracing::info!(table, "took up events that came before the table was declared here");
-    Ok(())
 }
 
 /// An event from the columns of `EVENT` in `replicated`, with its identity and the end of its group.
@@ -213,7 +139,7 @@ pub(super) fn events(
         let events = identifier::quoted(&event_table::name(name));
         statements.push(connection.prepare_cached(&events_by_ids(&events)).doing("read events")?);
     }
-    let sql = format!("SELECT {EVENT}, table_name FROM {STRAYS} WHERE ?1 <= id AND id <= ?2 ORDER BY id");
+    let sql = format!("SELECT {EVENT}, table_name FROM {} WHERE ?1 <= id AND id <= ?2 ORDER BY id", strays::STRAYS);
     statements.push(connection.prepare_cached(&sql).doing("read events")?);
     names.push("");
     let mut sources = Vec::with_capacity(statements.len());
@@ -380,24 +306,28 @@ pub(super) fn context(connection: &Connection, id: EventId) -> Result<Option<(Se
 }
 
 /// Records of one table after a record id, each with the events that its content comes from: about so many bytes, and at
-/// least one record.
+/// least one record. Of a table that is not declared here, what came of it.
 pub(super) fn snapshot(
     connection: &Connection,
-    table: &str,
+    (table, is_declared): (&str, bool),
     after: Option<&str>,
     bytes_max: usize,
 ) -> Result<SnapshotPage, Error> {
     let bytes_max = bytes_max.clamp(1, limits::PAGE_BYTES_MAX);
-    let mut page =
-        SnapshotPage { vector: vector(connection)?, total: newest_rowid(connection, table)?, ..Default::default() };
-    let events = identifier::quoted(&event_table::name(table));
+    let mut page = SnapshotPage { vector: vector(connection)?, ..Default::default() };
+    // No record id is empty: the empty text stands before the first.
+    let (source, parameters) = if is_declared {
+        page.total = newest_rowid(connection, table)?;
+        (identifier::quoted(&event_table::name(table)), vec![after.unwrap_or_default()])
+    } else {
+        (format!("({})", strays::source(connection, table, "?2")?), vec![after.unwrap_or_default(), table])
+    };
     // Parked events go along: they wait there as they do here.
     let sql = format!(
-        "SELECT {EVENT}, processed FROM {events} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
+        "SELECT {EVENT}, processed FROM {source} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
     );
     let mut statement = connection.prepare_cached(&sql).doing("read a snapshot")?;
-    // No record id is empty: the empty text stands before the first.
-    let mut rows = statement.query([after.unwrap_or_default()]).doing("read a snapshot")?;
+    let mut rows = statement.query(rusqlite::params_from_iter(parameters)).doing("read a snapshot")?;
     let mut bytes = 0;
     let mut record: Option<Record> = None;
     let mut contexts = Contexts::default();

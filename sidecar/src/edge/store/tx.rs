@@ -15,10 +15,10 @@ use super::drift::Pending;
 use super::error::{Doing as _, Error, damaged};
 use super::replicated::{Replicated, Shape, Tables};
 use super::shelf::{AtHand, Shelf};
-use super::{Durable, serve, state};
+use super::{Durable, serve, state, strays};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Operation, Version};
-use crate::position::{NodeId, Sequence};
+use crate::position::{NodeId, Sequence, Vector};
 
 /// A writing transaction. Holds the write lock.
 pub struct Tx<'a> {
@@ -292,9 +292,14 @@ impl<'a> Tx<'a> {
             .doing_with(|| format!("list the records of `{}`", table.name))
     }
 
+    /// Takes out what came of a table that is not declared here, as far as `covered` counts it.
+    pub fn drop_strays(&self, table: &str, covered: &Vector) -> Result<(), Error> {
+        strays::drop_covered(self.connection, table, covered)
+    }
+
     /// Stores an event of a table that is not declared here, for the day when it is.
     pub fn insert_stray(&self, id: EventId, group_last: Sequence, event: &Event) -> Result<(), Error> {
-        serve::insert_stray(self.connection, id, group_last, event)
+        strays::insert(self.connection, id, group_last, event)
     }
     /// The layout of that number, if an event or a trigger here ever had it.
     pub fn layout(&mut self, id: LayoutId) -> Result<Option<Arc<Layout>>, Error> {

@@ -84,6 +84,15 @@ impl Applier<'_, '_> {
         Ok(stored.next)
     }
 
+    /// Takes out what came earlier of a table that is not declared here, and is counted by the donor's vector: its pages bring what is
+    /// still needed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget_strays(&mut self, table: &str, covered: &Vector) -> Result<(), Error> {
+        if self.tx.tables().get(table).is_some() { Ok(()) } else { self.tx.drop_strays(table, covered) }
+    }
+
     /// The same for the events of one record, the oldest first, beside those that the donor has.
     fn forget_of_record(
         &mut self,

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::super::claim::{self, Claim};
 use super::super::error::{Doing as _, DoingFile as _, Error, damaged};
-use super::super::{Store, catalogue, identity, install, open, serve, state};
+use super::super::{Store, catalogue, identity, install, open, serve, state, strays};
 use super::{MARK, Mark, Refusal, arriving_path, clean, free_bytes, newest_of_each_origin};
 use crate::clock::{self, Timestamp};
 use crate::limits;
@@ -236,7 +236,7 @@ fn inspect_positions(
     if known {
         return refuse("it knows this node already");
     }
-    for events in events.iter().map(|name| quoted(name)).chain([serve::STRAYS.to_owned()]) {
+    for events in events.iter().map(|name| quoted(name)).chain([strays::STRAYS.to_owned()]) {
         let beyond = |(origin, newest): &(NodeId, u64)| vector.of(*origin) < *newest;
         if newest_of_each_origin(connection, &events)?.iter().any(beyond) {
             return refuse("it has events beyond its own positions");

@@ -19,7 +19,7 @@ use rowcast_schema::{OWN_PREFIX, event_table, journal};
 use rusqlite::Connection;
 
 use super::super::error::{Doing as _, Error};
-use super::super::{catalogue, install, open, serve, state};
+use super::super::{catalogue, install, open, serve, state, strays};
 use super::{MARK, Mark, Refusal, newest_of_each_origin};
 use crate::event::EventId;
 use crate::limits;
@@ -59,7 +59,7 @@ fn clean_all(connection: &Connection, declaration: &Declaration, mark: &Mark) ->
     for table in tables.iter().filter(|table| is_private(table, declaration, &events)) {
         empty(connection, &table.name)?;
     }
-    for events in events.iter().map(|name| quoted(name)).chain([serve::STRAYS.to_owned()]) {
+    for events in events.iter().map(|name| quoted(name)).chain([strays::STRAYS.to_owned()]) {
         forget_beyond(connection, &events, &vector)?;
     }
     forget_own(connection, mark)?;
@@ -147,7 +147,7 @@ fn forget_beyond(connection: &Connection, events: &str, vector: &Vector) -> Resu
         }
         let from = EventId { origin, sequence: position }.to_string();
         let to = EventId { origin, sequence: Sequence::MAX >> 1 }.to_string();
-        if events != serve::STRAYS {
+        if events != strays::STRAYS {
             let sql = format!("SELECT EXISTS (SELECT 1 FROM {events} WHERE ?1 < id AND id <= ?2 AND processed)");
             if connection.query_row(&sql, [&from, &to], |row| row.get(0)).doing(DOING)? {
                 return Err(Refusal::Later("this node is in the middle of something".into()));
@@ -187,7 +187,7 @@ fn forget_own(connection: &Connection, mark: &Mark) -> Result<(), Error> {
 
 /// The tables of ours that a copy may have.
 pub(super) fn is_known(name: &str) -> bool {
-    let known = rowcast_schema::bookkeeping::TABLES.into_iter().chain([journal::JOURNAL, serve::STRAYS]);
+    let known = rowcast_schema::bookkeeping::TABLES.into_iter().chain([journal::JOURNAL, strays::STRAYS]);
     known.into_iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
