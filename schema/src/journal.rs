@@ -80,14 +80,8 @@ pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
 /// Milliseconds since 1970, by the clock of the machine.
 const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
 
-/// How an expression of a unique index sees what NEW has.
-#[derive(Clone, Copy)]
-enum Seen {
-    /// With the affinities of the columns. What they would not hold as it is reads otherwise.
-    AsColumns,
-    /// As it is, without affinities.
-    AsValues,
-}
+/// Columns of one unique index whose values are seen as they are in every combination; of more, all or none.
+const UNLIKE_MAX: usize = 3;
 
 struct Writer<'a> {
     table: &'a Table,
@@ -221,19 +215,20 @@ impl Writer<'_> {
             // Without the predicate SQLite could not use the index, and every write of the service would read the whole
             // table. It comes first: an expression may raise where it does not hold (JSON of what is no JSON).
             let predicate = unique.predicate.as_deref();
-            let claimed = |number: Option<&Column>, seen: Seen| {
+            let claimed = |number: Option<&Column>, as_they_are: &[usize]| {
                 let unknown = number.map(|key| format!("NEW.{} = -1", quoted(&key.name)));
                 let predicate_holds = predicate.map(|predicate| format!("({predicate})"));
-                let claims = unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some(), seen));
+                let claims =
+                    unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some(), as_they_are));
                 unknown.into_iter().chain(predicate_holds).chain(claims).collect::<Vec<_>>().join(" AND ")
             };
-            body.push_str(&suspects(&claimed(None, Seen::AsColumns)));
-            if let Some(unlike) = self.unlike_their_columns(unique) {
-                body.push_str(&suspects(&format!("{unlike} AND {}", claimed(None, Seen::AsValues))));
+            body.push_str(&suspects(&claimed(None, &[])));
+            for (tells, columns) in self.unlike_their_columns(unique) {
+                body.push_str(&suspects(&format!("{tells} AND {}", claimed(None, &columns))));
             }
             // A key that reads -1 may be one that SQLite numbers, and may be -1.
             if let Some(key) = known.and_then(|_| self.number_behind(unique)) {
-                body.push_str(&suspects(&claimed(Some(key), Seen::AsColumns)));
+                body.push_str(&suspects(&claimed(Some(key), &[])));
             }
             // What it claims may be hidden: then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
@@ -284,7 +279,7 @@ impl Writer<'_> {
             Term::Column(at, _) => !columns[*at].generated && !hides(&(*at, &columns[*at])),
             Term::Expression(..) => false,
         });
-        let known: Vec<String> = plain.map(|term| self.claimed(term, None, false, Seen::AsColumns)).collect();
+        let known: Vec<String> = plain.map(|term| self.claimed(term, None, false, &[])).collect();
         let hidden = format!("({})", balanced(hidden, " OR "));
         Some(known.into_iter().chain([hidden]).collect::<Vec<_>>().join(" AND "))
     }
@@ -309,23 +304,35 @@ impl Writer<'_> {
         format!("{greatest} + 1")
     }
 
-    /// What tells that the columns of a unique index's expressions hold values that those do not make of what they are given: text
-    /// in one for numbers. None where that cannot be.
-    fn unlike_their_columns(&self, unique: &Unique) -> Option<String> {
-        unique.expressions().next()?;
+    /// Which columns of a unique index's expressions may hold values that they do not make of what they are given, such as text in one
+    /// for numbers; and what tells that they do. Each combination is one.
+    fn unlike_their_columns(&self, unique: &Unique) -> Vec<(String, Vec<usize>)> {
+        if unique.expressions().next().is_none() || self.table.strict {
+            return Vec::new();
+        }
         let texts: Vec<&str> = unique.expressions().chain(unique.predicate.as_deref()).collect();
-        let named = |column: &Column| texts.iter().any(|text| definition::names(text, &column.name));
-        let columns = self.table.columns.iter().enumerate().filter(|(_, column)| !self.table.strict && named(column));
-        let unlike = columns.filter_map(|(at, column)| match self.table.affinity(at) {
-            Affinity::Blob => None,
-            Affinity::Text => Some(format!("(typeof(NEW.{}) = 'blob')", quoted(&column.name))),
-            _ => Some(format!("(typeof(NEW.{}) IN ('text', 'blob'))", quoted(&column.name))),
-        });
-        let unlike: Vec<String> = unlike.collect();
-        (!unlike.is_empty()).then(|| balanced(unlike, " OR "))
+        let columns = self.table.columns.iter().enumerate();
+        let named = columns.filter(|(_, column)| texts.iter().any(|text| definition::names(text, &column.name)));
+        let unlike: Vec<(String, usize)> = named
+            .filter_map(|(at, column)| match self.table.affinity(at) {
+                Affinity::Blob => None,
+                Affinity::Text => Some((format!("(typeof(NEW.{}) = 'blob')", quoted(&column.name)), at)),
+                _ => Some((format!("(typeof(NEW.{}) IN ('text', 'blob'))", quoted(&column.name)), at)),
+            })
+            .collect();
+        if UNLIKE_MAX < unlike.len() {
+            let tell = balanced(unlike.iter().map(|(tells, _)| tells.clone()).collect(), " OR ");
+            return vec![(tell, unlike.into_iter().map(|(_, at)| at).collect())];
+        }
+        let combination = |bits: usize| {
+            let chosen = unlike.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0).map(|(_, one)| one.clone());
+            let (tells, columns): (Vec<String>, Vec<usize>) = chosen.unzip();
+            (tells.join(" AND "), columns)
+        };
+        (1..1 << unlike.len()).map(combination).collect()
     }
 
-    fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool, seen: Seen) -> String {
+    fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool, as_they_are: &[usize]) -> String {
         match term {
             Term::Column(at, collation) => {
                 let column = &self.table.columns[*at];
@@ -337,7 +344,7 @@ impl Writer<'_> {
                 let value = |(at, column): (usize, &Column)| {
                     let value = if numbered && self.table.key == [at] { self.number(column) } else { brought(column) };
                     match self.table.affinity(at) {
-                        _ if matches!(seen, Seen::AsValues) => value,
+                        _ if as_they_are.contains(&at) => value,
                         Affinity::Blob => value,
                         Affinity::Text => format!("CAST({value} AS TEXT)"),
                         Affinity::Real => format!("CAST({value} AS REAL)"),

@@ -165,6 +165,9 @@ pub const EXPELLED_MAX: usize = 8 * MEMBERS_MAX;
 /// Pages of a load that have come and are not stored yet: one is on its way while another one is stored.
 pub const LOAD_AHEAD_MAX: usize = 2;
 
+/// Tables that a donor may name: more than any service has, and few enough to compare each with each.
+pub const TABLES_MAX: usize = 4_096;
+
 /// Events that one transaction of a load looks at for what the donor has no more: a few milliseconds of write lock.
 pub const FORGET_EVENTS_MAX: usize = 1_000;
 

@@ -273,6 +273,14 @@ fn what_lies_beside_a_database_lies_beside_the_file_that_a_link_leads_to() {
     let removed = run(folder.path(), &["uninstall", "--database", "current/db.sqlite3"]);
     assert_eq!(removed.code, Some(0), "{}", removed.stderr);
     assert!(!folder.path().join("app.db-rowcast").exists());
+
+    // Where it leads to nothing yet, there is no place beside it on which all would agree.
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../later.db", &link).unwrap();
+    let refused = run(folder.path(), &arguments);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("it is a link that leads nowhere"), "{}", refused.stderr);
+    assert!(!folder.path().join("later.db").exists());
 }
 
 /// A migration may ask questions; and what does not heed one signal is killed at the second.

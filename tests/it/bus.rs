@@ -39,3 +39,25 @@ fn a_node_speaks_to_the_servers_that_it_was_given_and_to_no_other() {
     eventually!(connections < a.log().matches("NATS is connected").count());
     assert_eq!(clients(&other), before);
 }
+
+/// A connection alone is not the way to the others: what the server forbids is said, and not only in the log.
+#[test]
+fn what_the_server_forbids_is_on_the_status_page() {
+    let nats = NatsServer::with_config(
+        "authorization { users: [{ user: ann, password: right, permissions: { subscribe: { deny: \"rowcast.*.presence\" } } }] }",
+    );
+    let cluster = Cluster::prepare(&nats, "CREATE TABLE items(id TEXT PRIMARY KEY NOT NULL);", ["a", "b"]);
+    let [a, b] = cluster.nodes();
+    let password = cluster.folder().join("password");
+    std::fs::write(&password, "right").unwrap();
+    for node in [&a, &b] {
+        node.set("USER", "ann");
+        node.set("PASSWORD_FILE", password.to_str().unwrap());
+    }
+    a.start_with(&["--first"]);
+    a.ready();
+    eventually!(a.status()["warnings"].to_string().contains("rowcast.story.presence"));
+    // It hears nobody, and has nothing to begin with.
+    b.start();
+    eventually!(b.readyz().1["reasons"].to_string().contains("rowcast.story.presence"));
+}

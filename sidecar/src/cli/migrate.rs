@@ -50,23 +50,23 @@ pub(super) async fn migrate(arguments: Arguments, environment: Environment) -> R
     Ok(ended?.exit_code())
 }
 
-/// Runs the command to its end. It may ask questions where there is a terminal. Signals are passed on; at the second one it is
-/// killed.
+/// Runs the command to its end. It may ask questions where there is a terminal. Signals are passed on; at a second one of a kind it
+/// is killed.
 async fn command(command: Vec<OsString>, signals: &mut Signals) -> Result<Ended, Error> {
     let in_terminal = is_in_front();
     let mut running = Service::start(&Launch { command, through: through(), in_terminal, ..Launch::default() })?;
-    let mut signalled = false;
+    let mut last = None;
     loop {
         tokio::select! {
             ended = running.ended() => return Ok(ended?),
             signal = signals.next() => {
-                // What was typed has reached it already.
-                if signalled {
+                // What was typed has reached it already. A terminal that goes away may say so twice.
+                if last == Some(signal) && signal != Signal::HUP {
                     running.signal(Signal::KILL)?;
                 } else if !(in_terminal && signal == Signal::INT) {
                     running.signal(signal)?;
                 }
-                signalled = true;
+                last = Some(signal);
             }
         }
     }

@@ -40,7 +40,9 @@ pub(super) async fn links(
                 Some(Link::Up) => true,
                 Some(Link::Down) => false,
                 Some(Link::Lossy) => continue,
-                Some(Link::Trouble(text)) => {
+                // From an attempt that was made before there was a connection.
+                Some(Link::Trouble(_)) if told => continue,
+                Some(Link::Trouble(text) | Link::Refused(text)) => {
                     inbox.put(Input::BusTrouble(text)).await;
                     continue;
                 }

@@ -229,7 +229,9 @@ impl<'a> Search<'a> {
             biased;
             () = self.seeker.options.stop.cancelled() => return Ok(false),
             link = links.recv() => match link {
-                Some(Link::Trouble(text)) => self.trouble = Some(text),
+                // From an attempt that was made before there was a connection.
+                Some(Link::Trouble(_)) if self.connected => {}
+                Some(Link::Trouble(text) | Link::Refused(text)) => self.trouble = Some(text),
                 Some(Link::Up) => self.trouble = None,
                 _ => {}
             },
@@ -281,8 +283,8 @@ impl<'a> Search<'a> {
         };
         status.database.path.clone_from(&config.database);
         let mut reasons = Vec::new();
-        if !self.connected {
-            let text = self.trouble.as_deref().unwrap_or("there is no connection to NATS");
+        let none = (!self.connected).then_some("there is no connection to NATS");
+        if let Some(text) = self.trouble.as_deref().or(none) {
             reasons.push(Reason::new(Code::Bus, format!("{text}; this node needs the others")));
         }
         match taking {

@@ -180,6 +180,13 @@ impl Replica {
 
     /// Makes the declared tables that are missing here.
     fn take_definitions(&mut self, given: &Definitions) -> Result<Option<String>, Error> {
+        if limits::TABLES_MAX < given.tables.len() {
+            return Ok(Some(format!(
+                "it names {} tables, and more than {} are none of a service",
+                given.tables.len(),
+                limits::TABLES_MAX
+            )));
+        }
         let missing: Vec<String> =
             self.store.tables().iter().filter(|table| table.shape.is_none()).map(|table| table.name.clone()).collect();
         let wanted = |name: &str| missing.iter().any(|table| table.eq_ignore_ascii_case(name));
@@ -229,9 +236,6 @@ impl Replica {
             let Arrived { table, after, page, forgotten } = &*arrived;
             let mut applier = Applier::new(tx, at.wall);
             applier.done.ingested = drained;
-            if after.is_none() && forgotten.is_none() {
-                applier.forget_strays(table, &page.vector)?;
-            }
             let next = match forgotten {
                 // On most nodes that load there is nothing but what the load brings.
                 None if !applier.has_events(table, after.as_deref(), page)? => {

@@ -35,8 +35,8 @@ impl Replica {
         reasons.extend(self.identity_reason());
         reasons.extend(self.given_up_reason());
         reasons.extend(self.trouble.as_ref().map(|trouble| trouble.reason.clone()));
-        if !self.connected && !matches!(self.phase, Phase::Ready) && !durable.complete {
-            let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
+        let bus = self.bus_trouble();
+        if let Some(text) = bus.filter(|_| !matches!(self.phase, Phase::Ready) && !durable.complete) {
             reasons.push(Reason::new(Code::Bus, format!("{text}; this node needs the others")));
         }
         let phase = || self.phase.reason(&durable.vector, &self.members, self.answered_at.is_some());
@@ -160,6 +160,12 @@ impl Replica {
         }
     }
 
+    /// What is wrong with the way to the others: there is none, or the server refuses some of what goes there.
+    fn bus_trouble(&self) -> Option<&str> {
+        let none = (!self.connected).then_some("there is no connection to NATS");
+        self.bus_trouble.as_deref().or(none)
+    }
+
     fn warnings(&self, at: Moment) -> Vec<String> {
         let mut warnings: Vec<String> = self.shown_pause().into_iter().collect();
         for pending in self.store.pending() {
@@ -170,9 +176,13 @@ impl Replica {
                 "table {table} is being compared with its events after a change of its schema: {seen} looked at so far"
             ));
         }
-        if !self.connected {
-            let text = self.bus_trouble.as_deref().unwrap_or("there is no connection to NATS");
-            warnings.push(format!("{text}; local writes are kept and go out when it is back"));
+        if let Some(text) = self.bus_trouble() {
+            let then = if self.connected {
+                "check the permissions of this user"
+            } else {
+                "local writes are kept and go out when it is back"
+            };
+            warnings.push(format!("{text}; {then}"));
         }
         self.identity_warnings(&mut warnings);
         let schema = self.schema();

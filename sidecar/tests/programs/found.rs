@@ -296,12 +296,14 @@ fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
 #[test]
 fn expressions_compare_what_is_written_as_the_columns_do() {
     plays(
-        &["t"],
+        &["t", "j"],
         &[
             "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, flag INTEGER, name TEXT, email TEXT COLLATE NOCASE)",
             "CREATE UNIQUE INDEX u ON t(CASE WHEN flag = '1' THEN email END)",
             "CREATE UNIQUE INDEX w ON t(iif(name = 7, email, NULL))",
             "CREATE UNIQUE INDEX x ON t(flag || ':' || email) WHERE flag > 'a'",
+            "CREATE TABLE j(id TEXT PRIMARY KEY NOT NULL, active INTEGER, body JSON)",
+            "CREATE UNIQUE INDEX y ON j(CASE WHEN active = '1' THEN json_extract(body, '$.email') END)",
         ],
         &[
             "INSERT INTO t VALUES ('a', 1, NULL, 'x'), ('b', NULL, '7', 'y'), ('c', 'odd', NULL, 'z')",
@@ -310,6 +312,8 @@ fn expressions_compare_what_is_written_as_the_columns_do() {
             "REPLACE INTO t VALUES ('e', NULL, '7', 'Y')",
             "REPLACE INTO t VALUES ('f', 'odd', NULL, 'z')",
             "UPDATE OR REPLACE t SET flag = 1, email = 'x' WHERE id = 'e'",
+            "INSERT INTO j VALUES ('a', 1, '{\"email\":\"e\"}')",
+            "REPLACE INTO j VALUES ('b', 1, '{\"email\":\"e\"}')",
         ],
     );
 }

@@ -1,7 +1,7 @@
 //! Promises that were broken once: clocks, tables declared late, rebuilt tables, announced records that are evicted.
 
 use rowcast::edge::clock;
-use rowcast::edge::store::Store;
+use rowcast::edge::store::{SnapshotPage, SnapshotRow, Store};
 use rowcast::flow::apply::Applier;
 use rowcast::limits;
 use rowcast::replica::{Input, Output};
@@ -95,6 +95,63 @@ fn a_load_brings_the_events_of_tables_that_are_not_declared_yet() {
     cluster.settle();
     cluster.all_say("SELECT id || a AS v FROM late", "xtheirs");
     cluster.all_say("SELECT id AS v FROM gone ORDER BY id", "g,h");
+}
+
+/// Neither what a node kept of such a table as its own, nor what it had in the table's events, outlives a load: who was away comes
+/// back with what the others have, a page at a time.
+#[test]
+fn a_load_forgets_of_tables_that_are_not_declared_what_the_donor_has_no_more() {
+    let mut node =
+        Node::ready(&toml(&["t", "gone"]), &format!("{TABLE} CREATE TABLE gone(id TEXT PRIMARY KEY NOT NULL);"));
+    let (shape, now) = (layout("gone", &["id"]), clock::now());
+    let made = |id: &str| event(&shape, id, Some(&format!(r#"{{"id":"{id}"}}"#)), now);
+    let piece_of = |sequence, id: &str| piece(sequence, sequence, vec![made(id)]);
+    node.feed(node_id(9), vec![piece_of(1, "a"), piece_of(2, "b")], vec![shape.clone()]);
+    node.run();
+    assert_eq!(node.events("gone"), 2);
+    node.redeclared(&toml(&["t"]));
+    let mut store = node.store();
+    let strays: Vec<_> = (3..2_503).map(|sequence| piece_of(sequence, &format!("s{sequence}"))).collect();
+    store
+        .write(|tx| {
+            let mut applier = Applier::new(tx, now);
+            strays.iter().try_for_each(|piece| applier.group(node_id(9), piece, &layouts(&[&shape])))
+        })
+        .unwrap();
+    // The donor has `a`, one of the others, and what came since.
+    let row = |sequence, id: &str| SnapshotRow {
+        origin: node_id(9),
+        sequence,
+        group_last: sequence,
+        processed: true,
+        event: made(id),
+    };
+    let page = SnapshotPage {
+        vector: [(node_id(9), 2_600)].into_iter().collect(),
+        rows: vec![row(1, "a"), row(2_550, "new"), row(2_400, "s2400")],
+        layouts: vec![shape.clone()],
+        ..SnapshotPage::default()
+    };
+    let (mut after, mut rounds) = (None, 0);
+    loop {
+        let next = store.write(|tx| {
+            let mut applier = Applier::new(tx, now);
+            assert!(applier.has_events("gone", None, &page)?);
+            if after.is_none() {
+                applier.snapshot_page(&page)?;
+            }
+            applier.forget("gone", after.as_deref(), &page, &Default::default())
+        });
+        rounds += 1;
+        match next.unwrap() {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    drop(store);
+    assert!(rounds > 2, "a thousand at a time");
+    assert_eq!(node.text("SELECT record_id AS v FROM gone_Events").as_deref(), Some("a"));
+    assert_eq!(node.text("SELECT record_id AS v FROM _rowcast_strays ORDER BY 1").as_deref(), Some("new,s2400"));
 }
 
 /// SQLite does not look at the case of a name; what waits for a value waits on.

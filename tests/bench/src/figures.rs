@@ -100,7 +100,7 @@ pub const FIGURES: &[Figure] = &[
         "throughput_single8_rows_s",
         "throughput",
         Goal::None,
-        "40,000 rows one by one on eight connections at once, from the first write until all are on B, rows/s",
+        "20,000 rows one by one on eight connections at once, from the first write until all are on B, rows/s",
     ),
     figure("throughput_single8_over_service", "throughput", Goal::None, "the same over what the service commits alone"),
     figure("throughput_batch100_3nodes_rows_s", "throughput3", Goal::None, "in 100s, until all are on B and C, rows/s"),

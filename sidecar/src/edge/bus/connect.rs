@@ -19,8 +19,10 @@ pub enum Link {
     Down,
     /// The client library dropped messages for us: what they brought must be fetched.
     Lossy,
-    /// It does not come: what the server or the system says.
+    /// It does not come: what the system says.
     Trouble(String),
+    /// It is there, or was, and the server does not let everything through: what it says.
+    Refused(String),
 }
 
 /// How long a check waits for the server.
@@ -85,7 +87,7 @@ fn tell(event: Event, link: &mpsc::Sender<Link>, servers: &str, said: &Mutex<Str
             if is_news(&text) {
                 tracing::error!(hint = "check the login and the permissions of this user", "{text}");
             }
-            Link::Trouble(text)
+            Link::Refused(text)
         }
         Event::ClientError(error) => {
             let text = format!("cannot connect to NATS at {servers}: {error}");
@@ -102,7 +104,7 @@ fn tell(event: Event, link: &mpsc::Sender<Link>, servers: &str, said: &Mutex<Str
     match change {
         Link::Up => tracing::info!(servers, "NATS is connected"),
         Link::Down => tracing::warn!(servers, "NATS is disconnected; local writes are kept and go out when it is back"),
-        Link::Lossy | Link::Trouble(_) => {}
+        Link::Lossy | Link::Trouble(_) | Link::Refused(_) => {}
     }
     if link.try_send(change).is_err() {
         tracing::debug!("a change of the connection was not taken; the node looks at the connection itself");
@@ -112,8 +114,9 @@ fn tell(event: Event, link: &mpsc::Sender<Link>, servers: &str, said: &Mutex<Str
 fn options(nats: &Nats) -> Result<ConnectOptions, Error> {
     // What makes no sense now is an error now, and not one more attempt to connect.
     login::answer(&nats.login, &[])?;
-    let login = nats.login.clone();
-    let mut options = ConnectOptions::with_auth_callback(move |nonce| login::answer_aside(login.clone(), nonce));
+    let (login, said) = (nats.login.clone(), Arc::<Mutex<String>>::default());
+    let mut options =
+        ConnectOptions::with_auth_callback(move |nonce| login::answer_aside(login.clone(), nonce, said.clone()));
     if let Some(authorities) = &nats.tls_ca {
         options = options.add_root_certificates(authorities.clone());
     }

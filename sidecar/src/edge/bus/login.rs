@@ -1,6 +1,8 @@
 //! What a node says of itself to the server. Secrets are read anew for each connection: they may be renewed while the
 //! sidecar runs.
 
+use std::sync::{Arc, Mutex};
+
 use async_nats::{Auth, AuthError};
 use nkeys::KeyPair;
 
@@ -36,12 +38,17 @@ pub(super) fn answer(login: &Login, nonce: &[u8]) -> Result<Auth, Error> {
     Ok(auth)
 }
 
-/// The same off the threads that serve the bus.
-pub(super) async fn answer_aside(login: Login, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+/// The same off the threads that serve the bus. The client library keeps to itself why it failed: that is logged, once for each
+/// text in `said`.
+pub(super) async fn answer_aside(login: Login, nonce: Vec<u8>, said: Arc<Mutex<String>>) -> Result<Auth, AuthError> {
     let answered = tokio::task::spawn_blocking(move || answer(&login, &nonce)).await;
     let told = |error: Error| {
         let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        AuthError::new(format!("{error}: {why}"))
+        let text = format!("{error}: {why}");
+        if said.lock().is_ok_and(|mut said| std::mem::replace(&mut *said, text.clone()) != text) {
+            tracing::error!("{text}; trying again");
+        }
+        AuthError::new(text)
     };
     answered.map_err(AuthError::new)?.map_err(told)
 }

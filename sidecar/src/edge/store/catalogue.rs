@@ -193,7 +193,7 @@ fn terms(connection: &Connection, index: &str, sql: Option<&str>) -> rusqlite::R
     Ok(places.into_iter().enumerate().map(term).collect())
 }
 
-/// The texts between the commas of a CREATE INDEX statement's list, without COLLATE, ASC and DESC at their ends.
+/// The texts between the commas of a CREATE INDEX statement's list, without ASC and DESC at their ends.
 fn indexed_terms(sql: &str) -> Vec<String> {
     split_list(sql).0.iter().map(|term| bare(term)).collect()
 }
@@ -205,24 +205,16 @@ fn predicate(sql: &str) -> Option<String> {
     word.eq_ignore_ascii_case("WHERE").then(|| predicate.trim().to_owned())
 }
 
-/// The term without the words that order or collate it.
+/// The term without the word that orders it. Its collation stays: that may belong to a part of it.
 fn bare(term: &str) -> String {
-    let mut words: Vec<&str> = term.split_whitespace().collect();
-    let is = |word: Option<&&str>, what: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(what));
-    if is(words.last(), "ASC") || is(words.last(), "DESC") {
-        words.pop();
-    }
-    if words.len() > 2 && is(words.get(words.len() - 2), "COLLATE") {
-        words.truncate(words.len() - 2);
-    }
-    // White space inside quotes must stay as it is: cut the original instead of joining words.
-    match words.last() {
-        Some(last) => {
-            let end = last.as_ptr() as usize - term.as_ptr() as usize + last.len();
-            term[..end].trim_start().to_owned()
-        }
-        None => String::new(),
-    }
+    let term = term.trim();
+    let ordered = ["ASC", "DESC"].iter().find_map(|word| {
+        let (start, end) = term.split_at_checked(term.len().checked_sub(word.len())?)?;
+        let apart =
+            start.ends_with(|before: char| before.is_whitespace() || before == ')' || before == '"' || before == '\'');
+        (apart && end.eq_ignore_ascii_case(word)).then_some(start)
+    });
+    ordered.unwrap_or(term).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -279,7 +271,7 @@ mod tests {
             [
                 Term::Expression("lower(\"a,b\" || ' ,')".into(), "BINARY".into()),
                 Term::Column(2, "NOCASE".into()),
-                Term::Expression("substr(c, 1, 2)".into(), "RTRIM".into()),
+                Term::Expression("substr(c, 1, 2) COLLATE RTRIM".into(), "RTRIM".into()),
             ]
         );
     }

@@ -34,6 +34,11 @@ impl Claim {
     /// # Errors
     /// When another sidecar runs, or the folder cannot be written.
     pub fn take(database: &Path) -> Result<Self, Error> {
+        if database.symlink_metadata().is_ok_and(|found| found.is_symlink()) && !database.exists() {
+            let reason = "it is a link that leads nowhere, and what lies beside a database lies beside the file itself";
+            let fix = "let the service make the file first, or name the file and not the link";
+            return Err(Error::Unusable { path: database.to_owned(), reason: reason.into(), fix: fix.into() });
+        }
         let lock = Lock::take(database)?;
         for left in [whole::copy_path(database), whole::arriving_path(database)] {
             clear(&left);

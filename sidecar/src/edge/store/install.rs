@@ -47,7 +47,9 @@ pub(super) fn bookkeeping(connection: &Connection, declaration: &Declaration) ->
     for sql in bookkeeping::CREATE {
         execute_if_new(connection, sql)?;
     }
-    execute_if_new(connection, &strays::create())?;
+    for sql in strays::create() {
+        execute_if_new(connection, &sql)?;
+    }
     match state::state(connection, "format")?.as_deref() {
         None => {
             state::set_state(connection, "format", FORMAT)?;

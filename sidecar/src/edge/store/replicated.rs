@@ -401,7 +401,8 @@ fn probe_holders(table: &Table, layout: &Layout, unique: &Unique) -> String {
             Term::Column(at, collation) => {
                 format!("{} COLLATE {}", quoted(&table.columns[*at].name), quoted(collation))
             }
-            Term::Expression(text, collation) => format!("({text}) COLLATE {}", quoted(collation)),
+            // As it stands in the index, with the collation that it has there: another one would be another index.
+            Term::Expression(text, _) => format!("({text})"),
         })
         .collect();
     let predicate = unique.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();

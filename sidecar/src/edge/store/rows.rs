@@ -125,16 +125,7 @@ impl Tx<'_> {
                 }
                 Ok(Written::Refused(words))
             }
-            // A generated column, a CHECK or an index that cannot be computed for this row is SQLITE_ERROR: about the row,
-            // since the statement itself was proved when the table was looked at.
-            Err(error)
-                if matches!(
-                    error.sqlite_error_code(),
-                    Some(ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown)
-                ) =>
-            {
-                Ok(Written::Refused(error.to_string()))
-            }
+            Err(error) if is_about_the_row(&error) => Ok(Written::Refused(error.to_string())),
             Err(source) => Err(Error::Sqlite { doing: format!("write a row of `{}`", shape.table.name), source }),
         }
     }
@@ -184,7 +175,12 @@ impl Tx<'_> {
             .and_then(|_| self.keys(shape, sql, cells));
         self.connection.execute_batch("ROLLBACK TO _rowcast_probe; RELEASE _rowcast_probe")?;
         match found {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(Vec::new()),
+            // What cannot be computed for this row is refused when it is written, or is not in the index.
+            Err(error)
+                if is_about_the_row(&error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
+            {
+                Ok(Vec::new())
+            }
             found => found,
         }
     }
@@ -199,6 +195,12 @@ impl Tx<'_> {
             .doing_with(|| format!("delete a row of `{}`", shape.table.name))
             .map(drop)
     }
+}
+
+/// A generated column, a CHECK or an index that cannot be computed for this row is SQLITE_ERROR: about the row, since the
+/// statement itself was proved when the table was looked at.
+fn is_about_the_row(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::Unknown))
 }
 
 fn cells(row: &Row<'_>, shape: &Shape) -> rusqlite::Result<Vec<Value>> {

@@ -316,16 +316,18 @@ pub(super) fn snapshot(
     let bytes_max = bytes_max.clamp(1, limits::PAGE_BYTES_MAX);
     let mut page = SnapshotPage { vector: vector(connection)?, ..Default::default() };
     // No record id is empty: the empty text stands before the first.
-    let (source, parameters) = if is_declared {
+    let after = after.unwrap_or_default();
+    let (sql, parameters) = if is_declared {
         page.total = newest_rowid(connection, table)?;
-        (identifier::quoted(&event_table::name(table)), vec![after.unwrap_or_default()])
+        let events = identifier::quoted(&event_table::name(table));
+        // Parked events go along: they wait there as they do here.
+        let sql = format!(
+            "SELECT {EVENT}, processed FROM {events} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
+        );
+        (sql, vec![after])
     } else {
-        (format!("({})", strays::source(connection, table, "?2")?), vec![after.unwrap_or_default(), table])
+        (strays::snapshot(connection, table)?, vec![after, table])
     };
-    // Parked events go along: they wait there as they do here.
-    let sql = format!(
-        "SELECT {EVENT}, processed FROM {source} WHERE ?1 < record_id ORDER BY record_id, timestamp DESC, source_node_id DESC"
-    );
     let mut statement = connection.prepare_cached(&sql).doing("read a snapshot")?;
     let mut rows = statement.query(rusqlite::params_from_iter(parameters)).doing("read a snapshot")?;
     let mut bytes = 0;

@@ -3,25 +3,32 @@
 use rowcast_schema::{event_table, identifier};
 use rusqlite::Connection;
 
-use super::error::{Doing as _, Error};
+use super::error::{Doing as _, Error, damaged};
 use super::replicated::EVENT;
 use super::serve;
-use super::tx::signed;
+use super::tx::{event_id, signed};
 use crate::event::{Event, EventId};
-use crate::position::{Sequence, Vector};
+use crate::position::Sequence;
 
 /// Events of tables that are not declared here.
 pub(super) const STRAYS: &str = "_rowcast_strays";
 
 /// Events of tables that are not declared here keep their place in the sequence, whatever their table's name is.
-pub(super) fn create() -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {STRAYS} (
+pub(super) fn create() -> [String; 2] {
+    [
+        format!(
+            "CREATE TABLE IF NOT EXISTS {STRAYS} (
   id TEXT PRIMARY KEY NOT NULL, operation_type TEXT NOT NULL, record_id TEXT NOT NULL, data TEXT,
   timestamp INTEGER NOT NULL, source_node_id TEXT NOT NULL, sequence_number INTEGER NOT NULL,
   layout INTEGER NOT NULL, changed INTEGER NOT NULL, group_last INTEGER NOT NULL, table_name TEXT NOT NULL
 ) WITHOUT ROWID"
-    )
+        ),
+        // In the order in which a snapshot gives them.
+        format!(
+            "CREATE INDEX IF NOT EXISTS {STRAYS}_record ON {STRAYS}
+  (table_name COLLATE NOCASE, record_id, timestamp DESC, source_node_id DESC)"
+        ),
+    ]
 }
 
 /// Stores an event of a table that is not declared here. One that came before under its number, and was not applied, gives way.
@@ -96,25 +103,88 @@ pub(super) fn tables(connection: &Connection, declared: &[String]) -> Result<Vec
     Ok(tables)
 }
 
-/// Where to read all events of such a table, whose name is bound to `place`: in the columns of `EVENT`, and whether they are applied.
-pub(super) fn source(connection: &Connection, table: &str, place: &str) -> Result<String, Error> {
-    let mut source = format!("SELECT {EVENT}, 0 AS processed FROM {STRAYS} WHERE table_name = {place} COLLATE NOCASE");
-    // One that was declared once has its event table still.
-    for name in serve::event_tables(connection)?.iter().filter(|name| name.eq_ignore_ascii_case(table)) {
-        let events = identifier::quoted(&event_table::name(name));
-        source.push_str(&format!(" UNION ALL SELECT {EVENT}, processed FROM {events}"));
-    }
-    Ok(source)
+/// Where events of such a table are: what came of it, and its event table, where it was declared once.
+fn places(connection: &Connection, table: &str) -> Result<Vec<String>, Error> {
+    let mut places = vec![STRAYS.to_owned()];
+    let events = serve::event_tables(connection)?;
+    let events = events.iter().filter(|name| name.eq_ignore_ascii_case(table));
+    places.extend(events.map(|name| identifier::quoted(&event_table::name(name))));
+    Ok(places)
 }
 
-/// Takes out the events of such a table that `covered` counts: who has that brings them again, or needs them no more.
-pub(super) fn drop_covered(connection: &Connection, table: &str, covered: &Vector) -> Result<(), Error> {
-    let sql = "DELETE FROM _rowcast_strays WHERE ?2 <= id AND id <= ?3 AND table_name = ?1 COLLATE NOCASE";
-    for (origin, last) in covered.iter() {
-        let [first, last] = [0, last].map(|sequence| EventId { origin, sequence }.to_string());
+/// The records of such a table after `?1`, whose name is `?2`, by `columns`.
+fn source(connection: &Connection, table: &str, columns: &str) -> Result<String, Error> {
+    let of_place = |place: &String| {
+        if place == STRAYS {
+            format!(
+                "SELECT {columns}, 0 AS processed FROM {STRAYS} WHERE table_name = ?2 COLLATE NOCASE AND ?1 < record_id"
+            )
+        } else {
+            format!("SELECT {columns}, processed FROM {place} WHERE ?1 < record_id")
+        }
+    };
+    Ok(places(connection, table)?.iter().map(of_place).collect::<Vec<_>>().join(" UNION ALL "))
+}
+
+/// The statement that reads the records of such a table, whose name is `?2`, after `?1` in the order of a snapshot.
+pub(super) fn snapshot(connection: &Connection, table: &str) -> Result<String, Error> {
+    let source = source(connection, table, EVENT)?;
+    Ok(format!("{source} ORDER BY record_id, timestamp DESC, source_node_id DESC"))
+}
+
+/// An event of such a table and its record.
+type Kept = (EventId, String);
+
+/// Some of them, and the record to go on after; none at the end.
+pub(super) type StrayPage = (Vec<Kept>, Option<String>);
+
+/// The events of records after one and up to another, about `limit` of them, whole records only; and the record to go on after.
+pub(super) fn between(
+    connection: &Connection,
+    table: &str,
+    (after, until): (&str, Option<&str>),
+    limit: usize,
+) -> Result<StrayPage, Error> {
+    let source = source(connection, table, "id, record_id")?;
+    let sql =
+        format!("SELECT id, record_id FROM ({source}) WHERE ?3 IS NULL OR record_id <= ?3 ORDER BY record_id LIMIT ?4");
+    let read = |until: Option<&str>, limit: i64| -> Result<Vec<Kept>, Error> {
         connection
-            .execute(sql, [table, &first, &last])
-            .doing("take out events of a table that is not declared here")?;
+            .prepare_cached(&sql)
+            .and_then(|mut statement| {
+                statement.query_map((after, table, until, limit), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .doing("read the events of a table that is not declared here")
+            .and_then(|kept: Vec<(String, String)>| {
+                let parsed = |(id, record): (String, String)| {
+                    event_id(&id)
+                        .map(|id| (id, record))
+                        .ok_or_else(|| damaged(STRAYS, format!("`{id}` is no event's id")))
+                };
+                kept.into_iter().map(parsed).collect()
+            })
+    };
+    let mut kept = read(until, i64::try_from(limit).unwrap_or(i64::MAX))?;
+    if kept.len() < limit {
+        return Ok((kept, None));
+    }
+    let last = kept.pop().map(|(_, record)| record).unwrap_or_default();
+    kept.retain(|(_, record)| *record != last);
+    match kept.last() {
+        Some((_, record)) => {
+            let next = record.clone();
+            Ok((kept, Some(next)))
+        }
+        None => Ok((read(Some(&last), -1)?, Some(last))),
+    }
+}
+
+/// Takes out events of such a table.
+pub(super) fn drop_events(connection: &Connection, table: &str, ids: &[EventId]) -> Result<(), Error> {
+    const DOING: &str = "take out events of a table that is not declared here";
+    for place in places(connection, table)? {
+        let mut statement = connection.prepare_cached(&format!("DELETE FROM {place} WHERE id = ?1")).doing(DOING)?;
+        ids.iter().try_for_each(|id| statement.execute([id.to_string()]).map(drop)).doing(DOING)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::shelf::{AtHand, Shelf};
 use super::{Durable, serve, state, strays};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Operation, Version};
-use crate::position::{NodeId, Sequence, Vector};
+use crate::position::{NodeId, Sequence};
 
 /// A writing transaction. Holds the write lock.
 pub struct Tx<'a> {
@@ -292,9 +292,21 @@ impl<'a> Tx<'a> {
             .doing_with(|| format!("list the records of `{}`", table.name))
     }
 
-    /// Takes out what came of a table that is not declared here, as far as `covered` counts it.
-    pub fn drop_strays(&self, table: &str, covered: &Vector) -> Result<(), Error> {
-        strays::drop_covered(self.connection, table, covered)
+    /// The events that are kept of a table that is not declared here: ids and records, about `limit` of them, whole records only; and
+    /// the record to go on after.
+    pub fn strays_between(
+        &self,
+        table: &str,
+        (after, until): (Option<&str>, Option<&str>),
+        limit: usize,
+    ) -> Result<strays::StrayPage, Error> {
+        // No record id is empty: the empty text stands before the first.
+        strays::between(self.connection, table, (after.unwrap_or_default(), until), limit)
+    }
+
+    /// Takes some of them out.
+    pub fn drop_strays(&self, table: &str, ids: &[EventId]) -> Result<(), Error> {
+        strays::drop_events(self.connection, table, ids)
     }
 
     /// Stores an event of a table that is not declared here, for the day when it is.

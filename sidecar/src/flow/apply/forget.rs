@@ -30,6 +30,10 @@ impl Applier<'_, '_> {
         }
         for row in rows {
             let id = EventId { origin: row.origin, sequence: row.sequence };
+            // Of a table that is not declared any more it may be in the event table still.
+            if self.tx.tables().get(&row.event.table).is_none() && self.tx.stored(id)?.is_some() {
+                continue;
+            }
             self.snapshot_event(id, row.group_last, &row.event)?;
         }
         Ok(())
@@ -40,7 +44,9 @@ impl Applier<'_, '_> {
     /// # Errors
     /// When the database fails.
     pub fn has_events(&self, table: &str, after: Option<&str>, page: &SnapshotPage) -> Result<bool, Error> {
-        let Some(table) = self.tx.tables().get(table) else { return Ok(false) };
+        let Some(table) = self.tx.tables().get(table) else {
+            return Ok(!self.tx.strays_between(table, (after, page.next.as_deref()), 1)?.0.is_empty());
+        };
         Ok(!self.tx.events_of_records(table, after, page.next.as_deref(), 1)?.events.is_empty())
     }
 
@@ -69,7 +75,7 @@ impl Applier<'_, '_> {
         page: &SnapshotPage,
         left: &BTreeSet<NodeId>,
     ) -> Result<Option<String>, Error> {
-        let Some(table) = self.tx.tables().get(table).cloned() else { return Ok(None) };
+        let Some(table) = self.tx.tables().get(table).cloned() else { return self.forget_strays(table, after, page) };
         let mut given: BTreeMap<&str, BTreeSet<Version>> = BTreeMap::new();
         for row in &page.rows {
             let version = Version { timestamp: row.event.timestamp, origin: row.origin, sequence: row.sequence };
@@ -84,13 +90,15 @@ impl Applier<'_, '_> {
         Ok(stored.next)
     }
 
-    /// Takes out what came earlier of a table that is not declared here, and is counted by the donor's vector: its pages bring what is
-    /// still needed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn forget_strays(&mut self, table: &str, covered: &Vector) -> Result<(), Error> {
-        if self.tx.tables().get(table).is_some() { Ok(()) } else { self.tx.drop_strays(table, covered) }
+    /// The same of a table that is not declared here: what the donor's vector counts it brings again, or nobody needs it any more.
+    fn forget_strays(&self, table: &str, after: Option<&str>, page: &SnapshotPage) -> Result<Option<String>, Error> {
+        let given: BTreeSet<EventId> =
+            page.rows.iter().map(|row| EventId { origin: row.origin, sequence: row.sequence }).collect();
+        let (kept, next) = self.tx.strays_between(table, (after, page.next.as_deref()), limits::FORGET_EVENTS_MAX)?;
+        let goes = |id: &EventId| id.sequence <= page.vector.of(id.origin) && !given.contains(id);
+        let gone: Vec<EventId> = kept.into_iter().map(|(id, _)| id).filter(goes).collect();
+        self.tx.drop_strays(table, &gone)?;
+        Ok(next)
     }
 
     /// The same for the events of one record, the oldest first, beside those that the donor has.

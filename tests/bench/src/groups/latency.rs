@@ -24,7 +24,7 @@ const ON_THE_WAY: usize = 6_000;
 const PER_SECOND: u32 = 200;
 const WRITES: u64 = 500;
 const PER_SECOND_SLOW: u32 = 20;
-const WRITES_SLOW: u64 = 60;
+const WRITES_SLOW: u64 = 50;
 
 /// Measures.
 pub fn run(bench: &Bench) -> Vec<Measured> {

@@ -40,7 +40,7 @@ pub fn two_nodes(bench: &Bench) -> Vec<Measured> {
     let manners = [
         one_by_one(100, ["throughput_batch100_rows_s", "throughput_over_service"]),
         one_by_one(1, ["throughput_single_rows_s", "throughput_single_over_service"]),
-        Manner { size: 1, connections: 8, rows: 40_000, figures },
+        Manner { size: 1, connections: 8, rows: 20_000, figures },
     ];
     measure(bench, 3, ["a", "b"], &manners)
 }

@@ -99,3 +99,45 @@ fn only_a_literal_is_the_same_default_at_any_time() {
         assert_eq!(shape.defaults[1] == held, *is_literal, "{default}");
     }
 }
+
+/// What an index says of a row is asked of SQLite by a statement that has to name that index, term for term.
+#[test]
+fn every_shape_of_a_unique_index_can_be_asked_for_its_holder() {
+    let connection = Connection::open_in_memory().unwrap();
+    let terms = [
+        "lower(a)",
+        "lower(a) COLLATE NOCASE",
+        "lower(a)COLLATE NOCASE DESC",
+        "(lower(a)) ASC",
+        "trim(a) || ' ' || trim(b) COLLATE NOCASE",
+        "b || '' COLLATE BINARY",
+        "lower(a COLLATE NOCASE)",
+        "(lower(a) COLLATE NOCASE)",
+        "a -> 'x' COLLATE NOCASE",
+        "CASE WHEN b = 'desc' THEN a END DESC",
+        "a || 'x' COLLATE \"NOCASE\" desc",
+        "a, lower(b)",
+        "a COLLATE NOCASE, lower(b) COLLATE RTRIM DESC",
+        "a) WHERE (b = 'x' COLLATE NOCASE",
+        "lower(a)) WHERE (b IS NOT NULL",
+    ];
+    for (at, terms) in terms.iter().enumerate() {
+        let name = format!("t{at}");
+        connection
+            .execute_batch(&format!(
+                "CREATE TABLE {name}(id TEXT PRIMARY KEY NOT NULL, a TEXT, b TEXT COLLATE NOCASE);
+                 CREATE UNIQUE INDEX i{at} ON {name}({terms});"
+            ))
+            .unwrap();
+        let shape = shape(&connection, &name);
+        assert_eq!(shape.holders.len(), 1, "{terms}");
+        connection.prepare(shape.holders[0].sql()).unwrap_or_else(|error| panic!("{terms}: {error}"));
+        for trigger in rowcast_schema::journal::triggers(&shape.table, &shape.layout) {
+            connection.execute_batch(&rowcast_schema::journal::create(4)).unwrap();
+            connection.execute_batch(&trigger.sql).unwrap_or_else(|error| panic!("{terms}: {error}"));
+        }
+        connection
+            .execute_batch(&format!("INSERT INTO {name} VALUES ('x', '{{}}', 'y')"))
+            .unwrap_or_else(|error| panic!("{terms}: {error}"));
+    }
+}
