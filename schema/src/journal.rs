@@ -222,13 +222,19 @@ impl Writer<'_> {
                     unique.terms.iter().map(|term| self.claimed(term, predicate, number.is_some(), as_they_are));
                 unknown.into_iter().chain(predicate_holds).chain(claims).collect::<Vec<_>>().join(" AND ")
             };
-            body.push_str(&suspects(&claimed(None, &[])));
-            for (tells, columns) in self.unlike_their_columns(unique) {
-                body.push_str(&suspects(&format!("{tells} AND {}", claimed(None, &columns))));
-            }
             // A key that reads -1 may be one that SQLite numbers, and may be -1.
-            if let Some(key) = known.and_then(|_| self.number_behind(unique)) {
-                body.push_str(&suspects(&claimed(Some(key), &[])));
+            let numbers = [None, known.and_then(|_| self.number_behind(unique))];
+            let numbers: Vec<Option<&Column>> = numbers
+                .into_iter()
+                .enumerate()
+                .filter(|(at, key)| *at == 0 || key.is_some())
+                .map(|(_, key)| key)
+                .collect();
+            for (tells, columns) in self.unlike_their_columns(unique) {
+                for number in &numbers {
+                    let claim = claimed(*number, &columns);
+                    body.push_str(&suspects(&tells.iter().cloned().chain([claim]).collect::<Vec<_>>().join(" AND ")));
+                }
             }
             // What it claims may be hidden: then any row may be in its way that has the rest.
             if let Some(hidden) = self.hidden_claims(unique, &elements) {
@@ -304,11 +310,12 @@ impl Writer<'_> {
         format!("{greatest} + 1")
     }
 
-    /// Which columns of a unique index's expressions may hold values that they do not make of what they are given, such as text in one
-    /// for numbers; and what tells that they do. Each combination is one.
-    fn unlike_their_columns(&self, unique: &Unique) -> Vec<(String, Vec<usize>)> {
+    /// Which columns of a unique index's expressions hold values that they do not make of what they are given, such as text in one for
+    /// numbers: each combination, with what tells that it is the one. What such a column holds is there as it was given, and must
+    /// not be cast: the service's own expression may look at its type before it computes anything of it.
+    fn unlike_their_columns(&self, unique: &Unique) -> Vec<(Option<String>, Vec<usize>)> {
         if unique.expressions().next().is_none() || self.table.strict {
-            return Vec::new();
+            return vec![(None, Vec::new())];
         }
         let texts: Vec<&str> = unique.expressions().chain(unique.predicate.as_deref()).collect();
         let columns = self.table.columns.iter().enumerate();
@@ -316,20 +323,26 @@ impl Writer<'_> {
         let unlike: Vec<(String, usize)> = named
             .filter_map(|(at, column)| match self.table.affinity(at) {
                 Affinity::Blob => None,
-                Affinity::Text => Some((format!("(typeof(NEW.{}) = 'blob')", quoted(&column.name)), at)),
-                _ => Some((format!("(typeof(NEW.{}) IN ('text', 'blob'))", quoted(&column.name)), at)),
+                Affinity::Text => Some((format!("typeof(NEW.{}) = 'blob'", quoted(&column.name)), at)),
+                _ => Some((format!("typeof(NEW.{}) IN ('text', 'blob')", quoted(&column.name)), at)),
             })
             .collect();
         if UNLIKE_MAX < unlike.len() {
-            let tell = balanced(unlike.iter().map(|(tells, _)| tells.clone()).collect(), " OR ");
-            return vec![(tell, unlike.into_iter().map(|(_, at)| at).collect())];
+            let any = balanced(unlike.iter().map(|(tells, _)| format!("({tells})")).collect(), " OR ");
+            let columns = unlike.into_iter().map(|(_, at)| at).collect();
+            return vec![(Some(format!("NOT ({any})")), Vec::new()), (Some(any), columns)];
         }
         let combination = |bits: usize| {
-            let chosen = unlike.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0).map(|(_, one)| one.clone());
-            let (tells, columns): (Vec<String>, Vec<usize>) = chosen.unzip();
-            (tells.join(" AND "), columns)
+            let is_in = |at: usize| bits & (1 << at) != 0;
+            let tells = unlike.iter().enumerate().map(|(at, (tells, _))| {
+                let not = if is_in(at) { "" } else { "NOT " };
+                format!("{not}({tells})")
+            });
+            let tells = tells.collect::<Vec<_>>().join(" AND ");
+            let columns = unlike.iter().enumerate().filter(|(at, _)| is_in(*at)).map(|(_, (_, column))| *column);
+            ((!tells.is_empty()).then_some(tells), columns.collect())
         };
-        (1..1 << unlike.len()).map(combination).collect()
+        (0..1 << unlike.len()).map(combination).collect()
     }
 
     fn claimed(&self, term: &Term, predicate: Option<&str>, numbered: bool, as_they_are: &[usize]) -> String {
@@ -358,10 +371,11 @@ impl Writer<'_> {
                     Some(predicate) => format!("CASE WHEN ({predicate}) THEN ({text}) END"),
                     None => format!("({text})"),
                 };
+                // The index has this collation, whatever the expression has inside: by another one it could not be used.
                 format!(
-                    "({text}) = (SELECT {value} FROM (SELECT {})){}",
-                    names.collect::<Vec<_>>().join(", "),
-                    collate(collation)
+                    "({text}) COLLATE {} = (SELECT {value} FROM (SELECT {}))",
+                    quoted(collation),
+                    names.collect::<Vec<_>>().join(", ")
                 )
             }
         }

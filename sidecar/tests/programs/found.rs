@@ -296,13 +296,15 @@ fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
 #[test]
 fn expressions_compare_what_is_written_as_the_columns_do() {
     plays(
-        &["t", "j"],
+        &["t", "j", "g"],
         &[
             "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, flag INTEGER, name TEXT, email TEXT COLLATE NOCASE)",
             "CREATE UNIQUE INDEX u ON t(CASE WHEN flag = '1' THEN email END)",
             "CREATE UNIQUE INDEX w ON t(iif(name = 7, email, NULL))",
             "CREATE UNIQUE INDEX x ON t(flag || ':' || email) WHERE flag > 'a'",
             "CREATE TABLE j(id TEXT PRIMARY KEY NOT NULL, active INTEGER, body JSON)",
+            "CREATE TABLE g(id TEXT PRIMARY KEY NOT NULL, body TEXT)",
+            "CREATE UNIQUE INDEX z ON g(CASE WHEN typeof(body) = 'text' THEN json_extract(body, '$.email') END)",
             "CREATE UNIQUE INDEX y ON j(CASE WHEN active = '1' THEN json_extract(body, '$.email') END)",
         ],
         &[
@@ -312,6 +314,8 @@ fn expressions_compare_what_is_written_as_the_columns_do() {
             "REPLACE INTO t VALUES ('e', NULL, '7', 'Y')",
             "REPLACE INTO t VALUES ('f', 'odd', NULL, 'z')",
             "UPDATE OR REPLACE t SET flag = 1, email = 'x' WHERE id = 'e'",
+            "INSERT INTO g VALUES ('a', '{\"email\":\"e\"}'), ('b', x'0102')",
+            "REPLACE INTO g VALUES ('c', '{\"email\":\"e\"}'), ('d', x'0102')",
             "INSERT INTO j VALUES ('a', 1, '{\"email\":\"e\"}')",
             "REPLACE INTO j VALUES ('b', 1, '{\"email\":\"e\"}')",
         ],

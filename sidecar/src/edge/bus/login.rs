@@ -42,6 +42,9 @@ pub(super) fn answer(login: &Login, nonce: &[u8]) -> Result<Auth, Error> {
 /// text in `said`.
 pub(super) async fn answer_aside(login: Login, nonce: Vec<u8>, said: Arc<Mutex<String>>) -> Result<Auth, AuthError> {
     let answered = tokio::task::spawn_blocking(move || answer(&login, &nonce)).await;
+    if let (Ok(Ok(_)), Ok(mut said)) = (&answered, said.lock()) {
+        said.clear();
+    }
     let told = |error: Error| {
         let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         let text = format!("{error}: {why}");

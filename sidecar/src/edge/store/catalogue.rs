@@ -205,14 +205,22 @@ fn predicate(sql: &str) -> Option<String> {
     word.eq_ignore_ascii_case("WHERE").then(|| predicate.trim().to_owned())
 }
 
+/// Words that something has to stand behind.
+const OPERATORS: [&str; 13] =
+    ["NOT", "IS", "LIKE", "GLOB", "REGEXP", "MATCH", "IN", "AND", "OR", "BETWEEN", "ESCAPE", "FROM", "DISTINCT"];
+
 /// The term without the word that orders it. Its collation stays: that may belong to a part of it.
 fn bare(term: &str) -> String {
     let term = term.trim();
     let ordered = ["ASC", "DESC"].iter().find_map(|word| {
         let (start, end) = term.split_at_checked(term.len().checked_sub(word.len())?)?;
-        let apart =
-            start.ends_with(|before: char| before.is_whitespace() || before == ')' || before == '"' || before == '\'');
-        (apart && end.eq_ignore_ascii_case(word)).then_some(start)
+        let before = start.trim_end();
+        let apart = start.ends_with(char::is_whitespace) || start.ends_with([')', '"', '\'', '`', ']']);
+        // A column may have such a name: then an operator stands before it.
+        let ends = before.ends_with(|end: char| end.is_alphanumeric() || "_$)\"'`]".contains(end));
+        let last = before.rsplit(|part: char| !part.is_alphanumeric() && part != '_').next().unwrap_or_default();
+        let operator = OPERATORS.iter().any(|operator| operator.eq_ignore_ascii_case(last));
+        (apart && ends && !operator && end.eq_ignore_ascii_case(word)).then_some(start)
     });
     ordered.unwrap_or(term).trim_end().to_owned()
 }

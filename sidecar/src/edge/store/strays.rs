@@ -112,15 +112,13 @@ fn places(connection: &Connection, table: &str) -> Result<Vec<String>, Error> {
     Ok(places)
 }
 
-/// The records of such a table after `?1`, whose name is `?2`, by `columns`.
-fn source(connection: &Connection, table: &str, columns: &str) -> Result<String, Error> {
+/// The records of such a table after `?1`, whose name is `?2`: `columns` of what came of it, and of its event table.
+fn source(connection: &Connection, table: &str, columns: [&str; 2], more: &str) -> Result<String, Error> {
     let of_place = |place: &String| {
         if place == STRAYS {
-            format!(
-                "SELECT {columns}, 0 AS processed FROM {STRAYS} WHERE table_name = ?2 COLLATE NOCASE AND ?1 < record_id"
-            )
+            format!("SELECT {} FROM {STRAYS} WHERE table_name = ?2 COLLATE NOCASE AND ?1 < record_id{more}", columns[0])
         } else {
-            format!("SELECT {columns}, processed FROM {place} WHERE ?1 < record_id")
+            format!("SELECT {} FROM {place} WHERE ?1 < record_id{more}", columns[1])
         }
     };
     Ok(places(connection, table)?.iter().map(of_place).collect::<Vec<_>>().join(" UNION ALL "))
@@ -128,7 +126,8 @@ fn source(connection: &Connection, table: &str, columns: &str) -> Result<String,
 
 /// The statement that reads the records of such a table, whose name is `?2`, after `?1` in the order of a snapshot.
 pub(super) fn snapshot(connection: &Connection, table: &str) -> Result<String, Error> {
-    let source = source(connection, table, EVENT)?;
+    let columns = [format!("{EVENT}, 0 AS processed"), format!("{EVENT}, processed")];
+    let source = source(connection, table, columns.each_ref().map(String::as_str), "")?;
     Ok(format!("{source} ORDER BY record_id, timestamp DESC, source_node_id DESC"))
 }
 
@@ -145,12 +144,15 @@ pub(super) fn between(
     (after, until): (&str, Option<&str>),
     limit: usize,
 ) -> Result<StrayPage, Error> {
-    let source = source(connection, table, "id, record_id")?;
-    let sql =
-        format!("SELECT id, record_id FROM ({source}) WHERE ?3 IS NULL OR record_id <= ?3 ORDER BY record_id LIMIT ?4");
+    // Each of them by its index, and no further than it has to.
+    let statement = |until: Option<&str>| -> Result<String, Error> {
+        let more = if until.is_some() { " AND record_id <= ?3" } else { " AND ?3 IS NULL" };
+        let source = source(connection, table, ["id, record_id"; 2], more)?;
+        Ok(format!("{source} ORDER BY record_id LIMIT ?4"))
+    };
     let read = |until: Option<&str>, limit: i64| -> Result<Vec<Kept>, Error> {
         connection
-            .prepare_cached(&sql)
+            .prepare_cached(&statement(until)?)
             .and_then(|mut statement| {
                 statement.query_map((after, table, until, limit), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
             })
@@ -182,8 +184,9 @@ pub(super) fn between(
 /// Takes out events of such a table.
 pub(super) fn drop_events(connection: &Connection, table: &str, ids: &[EventId]) -> Result<(), Error> {
     const DOING: &str = "take out events of a table that is not declared here";
-    for place in places(connection, table)? {
-        let mut statement = connection.prepare_cached(&format!("DELETE FROM {place} WHERE id = ?1")).doing(DOING)?;
+    let places = places(connection, table)?.into_iter().map(|place| format!("{place} WHERE id"));
+    for place in places.chain(["_rowcast_parked WHERE event".to_owned()]) {
+        let mut statement = connection.prepare_cached(&format!("DELETE FROM {place} = ?1")).doing(DOING)?;
         ids.iter().try_for_each(|id| statement.execute([id.to_string()]).map(drop)).doing(DOING)?;
     }
     Ok(())

@@ -304,9 +304,10 @@ impl<'a> Tx<'a> {
         strays::between(self.connection, table, (after.unwrap_or_default(), until), limit)
     }
 
-    /// Takes some of them out.
-    pub fn drop_strays(&self, table: &str, ids: &[EventId]) -> Result<(), Error> {
-        strays::drop_events(self.connection, table, ids)
+    /// Takes some of them out, also of those that are parked.
+    pub fn drop_strays(&mut self, table: &str, ids: &[EventId]) -> Result<(), Error> {
+        strays::drop_events(self.connection, table, ids)?;
+        self.recount_parked()
     }
 
     /// Stores an event of a table that is not declared here, for the day when it is.

@@ -91,7 +91,12 @@ impl Applier<'_, '_> {
     }
 
     /// The same of a table that is not declared here: what the donor's vector counts it brings again, or nobody needs it any more.
-    fn forget_strays(&self, table: &str, after: Option<&str>, page: &SnapshotPage) -> Result<Option<String>, Error> {
+    fn forget_strays(
+        &mut self,
+        table: &str,
+        after: Option<&str>,
+        page: &SnapshotPage,
+    ) -> Result<Option<String>, Error> {
         let given: BTreeSet<EventId> =
             page.rows.iter().map(|row| EventId { origin: row.origin, sequence: row.sequence }).collect();
         let (kept, next) = self.tx.strays_between(table, (after, page.next.as_deref()), limits::FORGET_EVENTS_MAX)?;

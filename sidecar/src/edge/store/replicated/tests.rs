@@ -118,6 +118,13 @@ fn every_shape_of_a_unique_index_can_be_asked_for_its_holder() {
         "a || 'x' COLLATE \"NOCASE\" desc",
         "a, lower(b)",
         "a COLLATE NOCASE, lower(b) COLLATE RTRIM DESC",
+        "a || desc",
+        "a || desc DESC",
+        "a IS desc",
+        "a || `b`DESC",
+        "a || [b]ASC",
+        "+b",
+        "CAST(b AS TEXT)",
         "a) WHERE (b = 'x' COLLATE NOCASE",
         "lower(a)) WHERE (b IS NOT NULL",
     ];
@@ -125,7 +132,7 @@ fn every_shape_of_a_unique_index_can_be_asked_for_its_holder() {
         let name = format!("t{at}");
         connection
             .execute_batch(&format!(
-                "CREATE TABLE {name}(id TEXT PRIMARY KEY NOT NULL, a TEXT, b TEXT COLLATE NOCASE);
+                "CREATE TABLE {name}(id TEXT PRIMARY KEY NOT NULL, a TEXT, b TEXT COLLATE NOCASE, desc TEXT);
                  CREATE UNIQUE INDEX i{at} ON {name}({terms});"
             ))
             .unwrap();
@@ -137,7 +144,7 @@ fn every_shape_of_a_unique_index_can_be_asked_for_its_holder() {
             connection.execute_batch(&trigger.sql).unwrap_or_else(|error| panic!("{terms}: {error}"));
         }
         connection
-            .execute_batch(&format!("INSERT INTO {name} VALUES ('x', '{{}}', 'y')"))
+            .execute_batch(&format!("INSERT INTO {name} VALUES ('x', '{{}}', 'y', 'z')"))
             .unwrap_or_else(|error| panic!("{terms}: {error}"));
     }
 }
