@@ -77,8 +77,9 @@ pub fn triggers(table: &Table, layout: &Layout) -> Vec<Trigger> {
     triggers
 }
 
-/// Milliseconds since 1970, by the clock of the machine.
-const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
+/// Milliseconds since 1970, by the clock of the machine. SQLite counts in them; as a number of days, which is what it gives out,
+/// they are off by up to 20 µs to both sides, so the nearest is taken.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
 
 /// Columns of one unique index whose values are seen as they are in every combination; of more, all or none.
 const UNLIKE_MAX: usize = 3;
@@ -223,16 +224,10 @@ impl Writer<'_> {
                 unknown.into_iter().chain(predicate_holds).chain(claims).collect::<Vec<_>>().join(" AND ")
             };
             // A key that reads -1 may be one that SQLite numbers, and may be -1.
-            let numbers = [None, known.and_then(|_| self.number_behind(unique))];
-            let numbers: Vec<Option<&Column>> = numbers
-                .into_iter()
-                .enumerate()
-                .filter(|(at, key)| *at == 0 || key.is_some())
-                .map(|(_, key)| key)
-                .collect();
+            let number = known.and_then(|_| self.number_behind(unique)).map(Some);
             for (tells, columns) in self.unlike_their_columns(unique) {
-                for number in &numbers {
-                    let claim = claimed(*number, &columns);
+                for number in [None].into_iter().chain(number) {
+                    let claim = claimed(number, &columns);
                     body.push_str(&suspects(&tells.iter().cloned().chain([claim]).collect::<Vec<_>>().join(" AND ")));
                 }
             }

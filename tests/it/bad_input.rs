@@ -252,6 +252,9 @@ fn wrong_credentials_are_named_and_right_ones_are_taken() {
     check.args(&arguments).env("ROWCAST_USER", "ann").env("ROWCAST_PASSWORD_FILE", &password);
     clear(&binary::outcome("rowcast check", check), None, &[&nats.url(), "uthorization"]);
     assert!(!a.log().contains("wrong\""), "a password is never said");
+    assert!(a.stop().success());
+    a.start_with(&["--first"]);
+    eventually!(reason(&a, "bus").is_some());
     // A secret may be renewed while the sidecar runs.
     std::fs::write(&password, "right\n").unwrap();
     a.ready();

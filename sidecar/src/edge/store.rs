@@ -337,6 +337,19 @@ impl Store {
         Ok(())
     }
 
+    /// The tables that a load asks for: those that are declared, and others of which there are events here. The donor may have none
+    /// of them any more.
+    pub fn loaded_tables(&self) -> Vec<String> {
+        let mut tables: Vec<String> = self.tables.iter().map(|table| table.name.clone()).collect();
+        match strays::tables(&self.connection, &tables) {
+            Ok(others) => tables.extend(others),
+            Err(error) => {
+                tracing::warn!(%error, "what is kept of tables that are not declared here is not compared with the donor's")
+            }
+        }
+        tables
+    }
+
     /// Whether a migration is under way, so that nothing can be written.
     ///
     /// # Errors

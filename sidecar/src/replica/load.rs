@@ -66,7 +66,7 @@ impl Replica {
             if self.options.first {
                 tracing::warn!("--first is ignored: other nodes have data, and it is loaded from them");
             }
-            let tables: Vec<String> = self.store.tables().iter().map(|table| table.name.clone()).collect();
+            let tables = self.store.loaded_tables();
             tracing::info!(donor = self.members.name(donor), "everything is loaded from another node");
             self.retention.clock_floor = self.clock_floor(at);
             let session = self.members.presence(donor).map(|presence| presence.session).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Replica {
                     donor = name,
                     "the donor is gone, and what was loaded from it may be: everything is loaded from the beginning"
                 );
-                *joiner = Joiner::new(from, self.store.tables().iter().map(|table| table.name.clone()));
+                *joiner = Joiner::new(from, self.store.loaded_tables());
             }
         }
         let next_ask = &mut self.next_ask;
@@ -214,8 +214,7 @@ impl Replica {
         }
         let Phase::Joining(joiner) = &mut self.phase else { return None };
         if !joiner.took_page(page) {
-            let (donor, tables) = (joiner.whence(), self.store.tables().iter().map(|table| table.name.clone()));
-            *joiner = Joiner::new(donor, tables);
+            *joiner = Joiner::new(joiner.whence(), self.store.loaded_tables());
             return Some("the donor has less than it had: everything is loaded from the beginning".into());
         }
         None

@@ -296,7 +296,7 @@ fn a_row_that_stays_when_a_later_trigger_fails_is_captured() {
 #[test]
 fn expressions_compare_what_is_written_as_the_columns_do() {
     plays(
-        &["t", "j", "g"],
+        &["t", "j", "g", "k"],
         &[
             "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, flag INTEGER, name TEXT, email TEXT COLLATE NOCASE)",
             "CREATE UNIQUE INDEX u ON t(CASE WHEN flag = '1' THEN email END)",
@@ -305,6 +305,8 @@ fn expressions_compare_what_is_written_as_the_columns_do() {
             "CREATE TABLE j(id TEXT PRIMARY KEY NOT NULL, active INTEGER, body JSON)",
             "CREATE TABLE g(id TEXT PRIMARY KEY NOT NULL, body TEXT)",
             "CREATE UNIQUE INDEX z ON g(CASE WHEN typeof(body) = 'text' THEN json_extract(body, '$.email') END)",
+            "CREATE TABLE k(id TEXT PRIMARY KEY NOT NULL, a INTEGER, b INTEGER, c REAL, d NUMERIC)",
+            "CREATE UNIQUE INDEX v ON k(CASE WHEN a = '1' THEN a || b || c || d END)",
             "CREATE UNIQUE INDEX y ON j(CASE WHEN active = '1' THEN json_extract(body, '$.email') END)",
         ],
         &[
@@ -314,6 +316,8 @@ fn expressions_compare_what_is_written_as_the_columns_do() {
             "REPLACE INTO t VALUES ('e', NULL, '7', 'Y')",
             "REPLACE INTO t VALUES ('f', 'odd', NULL, 'z')",
             "UPDATE OR REPLACE t SET flag = 1, email = 'x' WHERE id = 'e'",
+            "INSERT INTO k VALUES ('a', 1, 2, 3, 4), ('b', 'x', 'y', 'z', 'z')",
+            "REPLACE INTO k VALUES ('c', 1, 2, 3, 4), ('d', 1, 'y', 3, 4)",
             "INSERT INTO g VALUES ('a', '{\"email\":\"e\"}'), ('b', x'0102')",
             "REPLACE INTO g VALUES ('c', '{\"email\":\"e\"}'), ('d', x'0102')",
             "INSERT INTO j VALUES ('a', 1, '{\"email\":\"e\"}')",

@@ -6,7 +6,7 @@ use rowcast::flow::apply::Applier;
 use rowcast::replica::{Input, Output};
 use std::time::Duration;
 
-use super::{Node, event, layout, layouts, node_id, piece, toml};
+use super::{Node, a_millisecond_passes, event, layout, layouts, node_id, piece, toml};
 
 /// Hands everything that the nodes say on to the others, until nobody says anything more.
 pub(crate) fn exchange(nodes: &mut [Node]) {
@@ -92,7 +92,7 @@ fn so_they_do_where_the_table_declares_what_to_do_on_a_conflict() {
 fn collisions_end_alike(create: &str) {
     let mut nodes = pair(create);
     nodes[0].sql("INSERT INTO t VALUES ('a', 1)");
-    std::thread::sleep(Duration::from_millis(3)); // The second write is the later one, by the clock.
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO t VALUES ('b', 1)");
     exchange(&mut nodes);
     all_have(&nodes, ROWS, "b=1");
@@ -122,7 +122,7 @@ fn the_lesser_of_two_records_leaves_every_node_and_comes_back_when_a_service_mak
 fn a_local_write_onto_a_parked_record_supersedes_what_was_parked() {
     let mut nodes = pair("CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, u INTEGER UNIQUE);");
     nodes[0].sql("INSERT INTO t VALUES ('a', 1)");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO t VALUES ('b', 1)");
     exchange(&mut nodes);
     nodes[1].sql("INSERT INTO t VALUES ('a', 5)");
@@ -142,11 +142,11 @@ fn an_eviction_that_makes_room_lets_a_third_one_in() {
     let mut nodes = [(); 3].map(|()| Node::ready(&toml(&["t"]), create));
     exchange(&mut nodes);
     nodes[2].sql("INSERT INTO t VALUES ('c', NULL, 1)");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO t VALUES ('b', 1, 1)");
     exchange(&mut nodes[1..]);
     all_have(&nodes[1..], rows, "b");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[0].sql("INSERT INTO t VALUES ('a', 1, NULL)");
     exchange_from_the_start(&mut nodes);
     all_have(&nodes, rows, "a,c");
@@ -263,7 +263,7 @@ fn a_value_that_an_index_sees_by_a_collation_or_an_affinity_has_one_holder_on_al
         ));
         nodes[0].sql("INSERT INTO t(id, email, flag, status) VALUES ('lesser', 'e', 1, 'active')");
         nodes[0].run();
-        nodes[1].uptime += Duration::from_millis(1_000);
+        a_millisecond_passes();
         nodes[1].sql("INSERT INTO t(id, email, flag, status) VALUES ('greater', 'e', 1, 'Active')");
         exchange(&mut nodes);
         all_have(&nodes, ROWS, "greater=Active");

@@ -1,11 +1,9 @@
 //! Conflicts are kept on every node under one id, whichever event came first there.
 
-use std::time::Duration;
-
 use rowcast::edge::store::conflicts;
 
 use super::claims::{all_have, exchange};
-use super::{Node, toml};
+use super::{Node, a_millisecond_passes, toml};
 
 const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
 
@@ -14,7 +12,7 @@ fn a_conflict_has_one_id_everywhere_and_says_which_event_counts() {
     let mut nodes = [(); 2].map(|()| Node::ready(&toml(&["t"]), TABLE));
     exchange(&mut nodes);
     nodes[0].sql("INSERT INTO t VALUES ('x', 'earlier')");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO t VALUES ('x', 'later')");
     exchange(&mut nodes);
     all_have(&nodes, "SELECT a AS v FROM t", "later");

@@ -52,6 +52,18 @@ fn a_row_that_was_only_suspected_is_not_deleted_however_long_its_key() {
     assert_eq!(deletes.as_deref(), Some("0"), "all rows are there: {:?}", node.text("SELECT count(*) AS v FROM u"));
 }
 
+/// Of two writes on two nodes the one that is a millisecond later wins.
+#[test]
+fn a_write_is_noted_with_the_millisecond_it_was_made_in() {
+    let node = Node::ready(&toml(&["u"]), USERS);
+    for row in 0..100 {
+        let before = clock::now().millis();
+        node.sql(&format!("INSERT INTO u VALUES ({row}, {row})"));
+        let noted = node.text("SELECT max(at) AS v FROM _rowcast_journal").unwrap().parse().unwrap();
+        assert!((before..=clock::now().millis() + 1).contains(&noted), "{noted} is not after {before}");
+    }
+}
+
 /// I2: others can reach the position that a node states.
 #[test]
 fn a_group_that_was_not_whole_when_its_node_id_was_left_is_whole_under_the_new_one() {

@@ -118,6 +118,7 @@ fn a_load_forgets_of_tables_that_are_not_declared_what_the_donor_has_no_more() {
             strays.iter().try_for_each(|piece| applier.group(node_id(9), piece, &layouts(&[&shape])))
         })
         .unwrap();
+    assert_eq!(store.loaded_tables(), ["t", "gone"], "also where the donor does not speak of it");
     // The donor has `a`, one of the others, and what came since.
     let row = |sequence, id: &str| SnapshotRow {
         origin: node_id(9),

@@ -210,6 +210,14 @@ impl Node {
     }
 }
 
+/// What is written from here on is later, by the clock that the triggers read: they note whole milliseconds.
+pub(crate) fn a_millisecond_passes() {
+    let before = clock::now().millis();
+    while clock::now().millis() <= before {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
 pub(crate) fn node_id(id: u128) -> NodeId {
     NodeId(Uuid::from_u128(id))
 }

@@ -12,7 +12,7 @@ use rowcast_schema::layout::Layout;
 
 use super::claims::{all_have, exchange};
 use super::cluster::Cluster;
-use super::{Node, event, layout, node_id, piece, toml};
+use super::{Node, a_millisecond_passes, event, layout, node_id, piece, toml};
 
 const TABLES: &str =
     "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, u INTEGER UNIQUE, n TEXT NOT NULL CHECK (n <> ''));";
@@ -146,7 +146,7 @@ fn collided() -> [Node; 2] {
     let mut nodes = [(); 2].map(|()| Node::ready(&toml(&["t"]), COLLIDING));
     exchange(&mut nodes);
     nodes[0].sql("INSERT INTO t VALUES ('a', 1)");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO t VALUES ('b', 1)");
     exchange(&mut nodes);
     all_have(&nodes, "SELECT count(*) AS v FROM _rowcast_parked", "1");
@@ -174,7 +174,7 @@ fn a_parked_event_that_the_operator_drops_is_gone_on_every_node_and_does_not_com
 fn a_parked_event_is_tried_when_the_operator_asks() {
     let mut nodes = collided();
     let before = nodes[0].text("SELECT tried_at AS v FROM _rowcast_parked");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     assert_eq!(operator::retry_parked(&nodes[0].path(), None).unwrap(), 1);
     nodes[0].run();
     assert_eq!(nodes[0].text("SELECT due AS v FROM _rowcast_parked").as_deref(), Some("0"));

@@ -1,10 +1,8 @@
 //! The service's own triggers on the applying side: `triggers = "run"` keeps what is derived from a table, such as a
 //! full-text index, and echoes nothing.
 
-use std::time::Duration;
-
-use super::Node;
 use super::claims::{all_have, exchange};
+use super::{Node, a_millisecond_passes};
 
 const NOTES: &str = "
 CREATE TABLE notes(id INTEGER PRIMARY KEY NOT NULL, title TEXT UNIQUE, body TEXT);
@@ -48,7 +46,7 @@ fn a_full_text_index_kept_by_triggers_finds_on_every_node_what_it_finds_on_the_a
     in_order(&nodes);
     // One that another record keeps out of the table is not found either; it is again when it comes back.
     nodes[0].sql("INSERT INTO notes VALUES (7, 'same', 'left')");
-    std::thread::sleep(Duration::from_millis(3));
+    a_millisecond_passes();
     nodes[1].sql("INSERT INTO notes VALUES (8, 'same', 'right')");
     exchange(&mut nodes);
     all_have(&nodes, &matches("same"), "8");

@@ -46,7 +46,7 @@ struct Arguments {
     /// Name the groups and their figures, and measure nothing.
     #[arg(long)]
     list: bool,
-    /// Measure less, in about a minute, and fail when a ratio is off by 3 or memory is not bounded.
+    /// Measure less, in about a minute and a half, and fail when a ratio is off by 3 or memory is not bounded.
     #[arg(long)]
     short: bool,
     /// Put the table into docs/performance.md.

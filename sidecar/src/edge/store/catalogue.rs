@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rowcast_schema::OWN_PREFIX;
 use rowcast_schema::definition::split_list;
+use rowcast_schema::identifier::quoted;
 use rowcast_schema::table::{Column, Kind, Table, Term, Unique};
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -157,7 +158,7 @@ fn read_indexes(connection: &Connection, table: &mut Table) -> rusqlite::Result<
             .query_row([&index.name], |row| row.get(0))
             .optional()?
             .flatten();
-        let terms = terms(connection, &index.name, sql.as_deref())?;
+        let terms = terms(connection, (&table.name, &index.name), sql.as_deref())?;
         if index.is_key {
             table.key_indexed = true;
             for term in terms {
@@ -177,12 +178,12 @@ fn read_indexes(connection: &Connection, table: &mut Table) -> rusqlite::Result<
     Ok(())
 }
 
-fn terms(connection: &Connection, index: &str, sql: Option<&str>) -> rusqlite::Result<Vec<Term>> {
+fn terms(connection: &Connection, (table, index): (&str, &str), sql: Option<&str>) -> rusqlite::Result<Vec<Term>> {
     let mut statement =
         connection.prepare_cached("SELECT cid, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
     let places: Vec<(i64, Option<String>)> =
         statement.query_map([index], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let texts = sql.map(indexed_terms).unwrap_or_default();
+    let texts = sql.map(|sql| indexed_terms(connection, table, sql)).unwrap_or_default();
     let term = |(at, (column, collation)): (usize, (i64, Option<String>))| {
         let collation = collation.unwrap_or_else(|| "BINARY".to_owned());
         match usize::try_from(column) {
@@ -194,8 +195,8 @@ fn terms(connection: &Connection, index: &str, sql: Option<&str>) -> rusqlite::R
 }
 
 /// The texts between the commas of a CREATE INDEX statement's list, without ASC and DESC at their ends.
-fn indexed_terms(sql: &str) -> Vec<String> {
-    split_list(sql).0.iter().map(|term| bare(term)).collect()
+fn indexed_terms(connection: &Connection, table: &str, sql: &str) -> Vec<String> {
+    split_list(sql).0.iter().map(|term| bare(connection, table, term)).collect()
 }
 
 /// The text behind WHERE, if the index is a partial one.
@@ -205,22 +206,16 @@ fn predicate(sql: &str) -> Option<String> {
     word.eq_ignore_ascii_case("WHERE").then(|| predicate.trim().to_owned())
 }
 
-/// Words that something has to stand behind.
-const OPERATORS: [&str; 13] =
-    ["NOT", "IS", "LIKE", "GLOB", "REGEXP", "MATCH", "IN", "AND", "OR", "BETWEEN", "ESCAPE", "FROM", "DISTINCT"];
-
-/// The term without the word that orders it. Its collation stays: that may belong to a part of it.
-fn bare(term: &str) -> String {
+/// The term without the word that orders it, unless it is the name of a column there: SQLite tells, which takes no order within an
+/// expression. Its collation stays: that may belong to a part of it.
+fn bare(connection: &Connection, table: &str, term: &str) -> String {
     let term = term.trim();
+    if connection.prepare(&format!("SELECT ({term}) FROM {}", quoted(table))).is_ok() {
+        return term.to_owned();
+    }
     let ordered = ["ASC", "DESC"].iter().find_map(|word| {
         let (start, end) = term.split_at_checked(term.len().checked_sub(word.len())?)?;
-        let before = start.trim_end();
-        let apart = start.ends_with(char::is_whitespace) || start.ends_with([')', '"', '\'', '`', ']']);
-        // A column may have such a name: then an operator stands before it.
-        let ends = before.ends_with(|end: char| end.is_alphanumeric() || "_$)\"'`]".contains(end));
-        let last = before.rsplit(|part: char| !part.is_alphanumeric() && part != '_').next().unwrap_or_default();
-        let operator = OPERATORS.iter().any(|operator| operator.eq_ignore_ascii_case(last));
-        (apart && ends && !operator && end.eq_ignore_ascii_case(word)).then_some(start)
+        end.eq_ignore_ascii_case(word).then_some(start)
     });
     ordered.unwrap_or(term).trim_end().to_owned()
 }
