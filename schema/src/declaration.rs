@@ -58,6 +58,22 @@ pub struct TableDeclaration {
     pub line: usize,
 }
 
+impl TableDeclaration {
+    /// As a section without a key declares it; of no line.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            enabled: true,
+            capture: Capture::default(),
+            conflict: Conflict::default(),
+            history: History::default(),
+            triggers: Triggers::default(),
+            exclude: Vec::new(),
+            line: 0,
+        }
+    }
+}
+
 impl Declaration {
     /// The tables to replicate, in the order of the file.
     pub fn enabled(&self) -> impl Iterator<Item = &TableDeclaration> {

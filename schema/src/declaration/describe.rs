@@ -2,7 +2,7 @@
 //! the reason and the fix as a comment.
 
 use super::check::refusals;
-use super::{Capture, Conflict, Declaration, Finding, History, TableDeclaration, Triggers};
+use super::{Capture, Conflict, Declaration, Finding, History, TableDeclaration};
 use super::{is_event_table, migrations, one_line, reserved, shown, toml_key, toml_string};
 use crate::table::{Kind, Refusal, Table};
 
@@ -86,17 +86,8 @@ history = \"{history}\"
 }
 
 fn warnings(service: &str, included: &[String], tables: &[Table]) -> Vec<Finding> {
-    let declared = |name: &String| TableDeclaration {
-        name: name.clone(),
-        enabled: true,
-        capture: Capture::default(),
-        conflict: Conflict::default(),
-        history: History::default(),
-        triggers: Triggers::default(),
-        exclude: Vec::new(),
-        line: 0,
-    };
-    let declaration = Declaration { service: service.to_owned(), tables: included.iter().map(declared).collect() };
+    let declared = included.iter().map(|name| TableDeclaration::of(name)).collect();
+    let declaration = Declaration { service: service.to_owned(), tables: declared };
     declaration.check(tables)
 }
 

@@ -324,8 +324,13 @@ impl<'t, 'a> Writer<'t, 'a> {
                     self.park_large(id, &event)?;
                 }
             }
-            // Its table left the declaration in the middle of a long group.
-            None => self.tx.insert_stray(id, self.group_last, &event)?,
+            None => match self.tx.tables().leaving(&event.table) {
+                Some(table) => {
+                    let place = Place { id, group_last: self.group_last, table, processed: true };
+                    self.tx.insert_event(&place, &event).map(drop)?;
+                }
+                None => self.tx.insert_stray(id, self.group_last, &event)?,
+            },
         }
         self.next += 1;
         self.events.push(event);

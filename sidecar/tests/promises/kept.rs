@@ -67,6 +67,31 @@ fn a_node_goes_on_when_a_table_is_no_longer_declared() {
     assert_eq!(again.text("SELECT count(*) AS v FROM old_Events").as_deref(), Some("1"));
 }
 
+/// No committed change is lost: what was written while a table was declared becomes events, whenever the sidecar comes to it, and
+/// others apply them.
+#[test]
+fn what_was_written_while_a_table_was_declared_becomes_events_when_it_is_not_any_more() {
+    let old = "CREATE TABLE old(id TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, a TEXT UNIQUE);";
+    let mut cluster = Cluster::ready(2, &toml(&["t", "old"]), &format!("{TABLE} {old}"));
+    cluster.nodes[0].sql("INSERT INTO old VALUES ('a', '1'), ('b', '2')");
+    cluster.settle();
+    // The sidecar is away, and starts without the table.
+    cluster.nodes[0].replica = None;
+    cluster.nodes[0].sql("INSERT INTO old VALUES ('C', '3'); UPDATE old SET a = '4' WHERE id = 'a'");
+    cluster.nodes[0].sql("DELETE FROM old WHERE id = 'C'; REPLACE INTO old VALUES ('D', '2')");
+    cluster.nodes[0].redeclared(&toml(&["t"])).start(false);
+    cluster.nodes[0].sql("INSERT INTO old VALUES ('nobody', 'is told')");
+    cluster.settle();
+    let rows = |cluster: &Cluster, node: usize| cluster.nodes[node].text("SELECT id || a AS v FROM old ORDER BY id");
+    assert_eq!(rows(&cluster, 1).as_deref(), Some("a4,D2"));
+    // What was written since is compared when it is declared again.
+    cluster.nodes[0].redeclared(&toml(&["t", "old"])).start(false);
+    cluster.settle();
+    assert_eq!([0, 1].map(|node| rows(&cluster, node).unwrap()), ["a4,D2,nobodyis told"; 2]);
+    let told = cluster.nodes[1].text("SELECT record_id AS v FROM old_Events ORDER BY id");
+    assert_eq!(told.as_deref(), Some("a,b,c,a,c,b,d,nobody"), "each change is an event");
+}
+
 /// I10: what a load covers it brings, also of a table that is declared on some nodes only so far, or on none any more.
 #[test]
 fn a_load_brings_the_events_of_tables_that_are_not_declared_yet() {

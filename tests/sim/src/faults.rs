@@ -3,6 +3,7 @@
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
 use crate::schema::{STEPS, Step};
+use crate::service::TABLES;
 use crate::world::World;
 
 /// Something that is done to the world.
@@ -24,6 +25,11 @@ pub enum Fault {
     Mend {
         /// From and to.
         links: Vec<(usize, usize)>,
+    },
+    /// A node's declaration names all tables again.
+    Declare {
+        /// Whose.
+        node: usize,
     },
     /// A disk works again.
     MendDisk {
@@ -55,6 +61,7 @@ enum Kind {
     LongAway,
     Migrate,
     DiskLost,
+    Undeclare,
 }
 
 const KINDS: [Kind; 19] = [
@@ -100,9 +107,12 @@ impl Faults {
             // emptied first. It goes on under a new id with timestamps from before what they have forgotten.
             kinds.retain(|kind| !matches!(kind, Kind::Restore | Kind::Clone));
         }
-        // Drawn aside: the seeds without it go on as they did.
-        if chance.clone().one_in(4) {
-            kinds.push(Kind::DiskLost);
+        // Drawn aside: the seeds without them go on as they did.
+        let mut aside = chance.clone();
+        for kind in [Kind::DiskLost, Kind::Undeclare] {
+            if aside.one_in(4) {
+                kinds.push(kind);
+            }
         }
         Self { kinds, every, history, chance }
     }
@@ -159,6 +169,7 @@ impl World {
                     self.net.mended.insert(*link, self.now);
                 });
             }
+            Fault::Declare { node } => self.declare(node),
             Fault::MendDisk { node } => self.nodes[node].failing = None,
         }
     }
@@ -215,11 +226,12 @@ impl World {
             Kind::Restore => self.restore(node, until),
             Kind::Clone => self.clone_onto(node, until),
             Kind::DiskLost => self.lose_disk(node, until),
+            Kind::Undeclare if runs && self.nodes[node].undeclared.is_none() => self.undeclare(node, until),
             Kind::Migrate => {
                 let step = *self.faults.chance.pick(&STEPS);
                 self.migrate(node, step);
             }
-            Kind::StopSidecar | Kind::KillWithinWork | Kind::Disconnect => {}
+            Kind::StopSidecar | Kind::KillWithinWork | Kind::Disconnect | Kind::Undeclare => {}
         }
     }
 
@@ -265,6 +277,29 @@ impl World {
             self.story.count("power cut once caught up");
             self.cut_power(node, until);
         }
+    }
+
+    /// A node's sidecar starts with a declaration that has a table less, as on the first or the last node of a rollout.
+    fn undeclare(&mut self, node: usize, until: u64) {
+        // Often the same as elsewhere: then these nodes have it from each other.
+        let elsewhere = self.nodes.iter().find_map(|node| node.undeclared).filter(|_| self.faults.chance.one_in(2));
+        let table = elsewhere.unwrap_or_else(|| self.faults.chance.pick(&TABLES).name);
+        self.nodes[node].stop_sidecar();
+        self.nodes[node].undeclared = Some(table);
+        self.tell(format_args!("n{node} does not declare {table} any more"));
+        self.story.count("table not declared any more");
+        self.plan(until, Fault::Start { node });
+        let again = until + self.faults.chance.below(10_000_000);
+        self.plan(again, Fault::Declare { node });
+    }
+
+    /// All tables are declared again. A sidecar that runs starts again.
+    pub fn declare(&mut self, node: usize) {
+        let Some(table) = self.nodes[node].undeclared.take() else { return };
+        self.tell(format_args!("n{node} declares {table} again"));
+        self.story.count("table declared again");
+        self.nodes[node].stop_sidecar();
+        self.fault(Fault::Start { node });
     }
 
     fn cut_power(&mut self, node: usize, until: u64) {

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 pub mod kept;
 
 use crate::schema::{self, Made};
-use crate::service::{Changed, Done, Rows, TABLES};
+use crate::service::{Changed, Done, Rows, TABLES, Table};
 
 /// An event, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Judge {
         (origin, from): (NodeId, Sequence),
         clock_millis: i64,
     ) -> rusqlite::Result<()> {
-        for table in &TABLES {
+        for table in with_events(connection)? {
             let sql = format!(
                 "SELECT sequence_number, record_id, data, timestamp FROM {}_Events WHERE id BETWEEN ?1 AND ?2",
                 table.name
@@ -425,11 +425,23 @@ impl Judge {
     }
 }
 
+/// The tables that were declared there once.
+fn with_events(connection: &Connection) -> rusqlite::Result<Vec<&'static Table>> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM sqlite_master WHERE name = ?1 || '_Events'")?;
+    let mut tables = Vec::new();
+    for table in &TABLES {
+        if statement.exists([table.name])? {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
 /// All events that are in a database.
 fn all_events(connection: &Connection) -> rusqlite::Result<Vec<((NodeId, Sequence), Known)>> {
     // Not a map: the same number in two tables is what somebody looks for.
     let mut stored = Vec::new();
-    for table in &TABLES {
+    for table in with_events(connection)? {
         let sql =
             format!("SELECT source_node_id, sequence_number, record_id, data, timestamp FROM {}_Events", table.name);
         let mut statement = connection.prepare_cached(&sql)?;

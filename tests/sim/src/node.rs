@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
+use crate::service;
 use crate::whole::{Seeker, Shipped};
 
 /// 2026, in milliseconds since 1970: where the simulated time begins.
@@ -28,7 +29,9 @@ pub struct Node {
     /// Its place among the others.
     pub number: usize,
     folder: PathBuf,
-    toml: String,
+    history: &'static str,
+    /// A table that is not declared here, for a while.
+    pub undeclared: Option<&'static str>,
     /// The service's connection, while the service runs.
     pub service: Option<Connection>,
     /// The sidecar, while it runs.
@@ -100,13 +103,14 @@ pub struct Sidecar {
 
 impl Node {
     /// A node whose files lie in a folder of their own.
-    pub fn new(number: usize, under: &Path, toml: String) -> Self {
+    pub fn new(number: usize, under: &Path, history: &'static str) -> Self {
         let folder = under.join(format!("n{number}"));
         std::fs::create_dir_all(&folder).expect("a folder of the simulation can be made");
         Self {
             number,
             folder,
-            toml,
+            history,
+            undeclared: None,
             service: None,
             sidecar: None,
             seeker: None,
@@ -132,7 +136,8 @@ impl Node {
 
     /// What it replicates.
     pub fn declaration(&self) -> Declaration {
-        Declaration::parse("schema.toml", &self.toml).expect("the declaration of the simulation is right")
+        let toml = service::declaration(self.history, self.undeclared);
+        Declaration::parse("schema.toml", &toml).expect("the declaration of the simulation is right")
     }
 
     /// The folder of its files.

@@ -97,6 +97,7 @@ impl World {
             self.nodes[node].failing = None;
             self.nodes[node].clock_off = 0;
             self.nodes[node].clock_drift = 0;
+            self.declare(node);
             self.fault(Fault::Start { node });
             self.fault(Fault::Connect { node });
         }
@@ -299,7 +300,7 @@ impl Summary {
 }
 
 /// What a run has to have met, or it proves nothing.
-const MET: [&str; 45] = [
+const MET: [&str; 47] = [
     "announcements lost",
     "answers lost",
     "away for long",
@@ -340,6 +341,8 @@ const MET: [&str; 45] = [
     "schema, table rebuilt",
     "sidecar stopped",
     "starts that failed",
+    "table declared again",
+    "table not declared any more",
     "transactions",
     "transactions that no trigger saw",
     "wake-ups missed",

@@ -45,10 +45,10 @@ pub const SQL: &str = "
     CREATE TABLE posts (id TEXT NOT NULL PRIMARY KEY, v TEXT);
 ";
 
-/// The declaration, with the history that all tables keep.
-pub fn declaration(history: &str) -> String {
+/// The declaration, with the history that all tables keep, and without a table that is not declared.
+pub fn declaration(history: &str, without: Option<&str>) -> String {
     let mut text = format!("service = \"sim\"\n[defaults]\nhistory = \"{history}\"\n");
-    for table in &TABLES {
+    for table in TABLES.iter().filter(|table| Some(table.name) != without) {
         let capture = if table.announced { "capture = \"events\"\n" } else { "" };
         text += &format!("[tables.{}]\n{capture}", table.name);
     }

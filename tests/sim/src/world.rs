@@ -83,8 +83,7 @@ impl World {
         let mut chance = Chance::new(seed);
         let faults = Faults::draw(chance.fork(), copies);
         let nodes = chance.between(3, 7) as usize;
-        let toml = service::declaration(faults.history());
-        let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, toml.clone())).collect();
+        let mut nodes: Vec<Node> = (0..nodes).map(|number| Node::new(number, folder, faults.history())).collect();
         nodes[0].first = true;
         let verify = chance.one_in(4);
         let member_timeout = Duration::from_secs(*chance.pick(Faults::member_timeouts()));

@@ -136,6 +136,16 @@ fn extent(connection: &Connection) -> Result<Option<(i64, i64)>, Error> {
     Ok(first.zip(last))
 }
 
+/// The tables of which it has rows, in lower case.
+pub(super) fn tables(connection: &Connection) -> Result<Vec<String>, Error> {
+    let sql = "SELECT DISTINCT lower(table_name) FROM _rowcast_layouts
+               WHERE layout IN (SELECT DISTINCT layout FROM _rowcast_journal)";
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .doing("look which tables the journal speaks of")
+}
+
 impl Store {
     /// Looks where the newest transaction of the service ends, without the write lock. Where many are taken together, groups of
     /// events are as short as their ends are known.

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::error::Error;
-use super::{cell, install, serve};
+use super::{cell, install, journal, layouts, serve};
 
 /// One declared, enabled table.
 #[derive(Debug)]
@@ -184,15 +184,23 @@ impl Shape {
     }
 
     pub(super) fn of(connection: &Connection, table: Table, declared: &TableDeclaration) -> Result<Self, Error> {
-        if let Some(refusal) = table.refusals(&declared.exclude).into_iter().next() {
+        let triggers = Firing::of(&table, declared);
+        let shape = Self::unproven(connection, table, &declared.exclude, triggers)?;
+        shape.prove(connection)?;
+        Ok(shape)
+    }
+
+    /// As it is read. Whether it can be written is not known.
+    fn unproven(connection: &Connection, table: Table, exclude: &[String], triggers: Firing) -> Result<Self, Error> {
+        if let Some(refusal) = table.refusals(exclude).into_iter().next() {
             return Err(Error::Table { table: table.name, reason: refusal.reason, fix: refusal.fix });
         }
-        let layout = Layout::of(&table, &declared.exclude);
+        let layout = Layout::of(&table, exclude);
         let key: Vec<KeyColumn> = table.key_columns().expect("bug: a custom collation is refused above");
         let name = quoted(&table.name);
         let columns = quoted_list(layout.columns.iter().map(String::as_str));
         let is_key = key_equals(&layout, &key);
-        let shape = Self {
+        Ok(Self {
             row: format!("SELECT {columns} FROM {name} WHERE {is_key}"),
             scan: format!("SELECT {columns} FROM {name} ORDER BY {}", key_order(&layout, &key)),
             scan_after: scan_after_by_index(connection, &table, &columns, &layout)
@@ -201,13 +209,11 @@ impl Shape {
             upsert: upsert(&table, &layout, &key, &layout.columns),
             holders: table.uniques.iter().map(|unique| holders(&table, &layout, unique)).collect(),
             defaults: defaults(connection, &table, &layout),
-            triggers: Firing::of(&table, declared),
+            triggers,
             key,
             layout: Arc::new(layout),
             table,
-        };
-        shape.prove(connection)?;
-        Ok(shape)
+        })
     }
 
     /// Whether writing a row of it changes nothing else, and depends on no other row.
@@ -448,11 +454,33 @@ fn defaults(connection: &Connection, table: &Table, layout: &Layout) -> Vec<Valu
     layout.columns.iter().map(|column| default(column).unwrap_or(Value::Null)).collect()
 }
 
+/// What the service wrote while a table was declared becomes events, also when it is not declared any more: of the tables that
+/// are `found` besides the declared ones, those of which the journal has rows. One that was given up for more than that has none.
+fn leaving(
+    connection: &Connection,
+    mut found: HashMap<String, Table>,
+) -> Result<HashMap<String, Arc<Replicated>>, Error> {
+    let known = layouts::tables_here(connection)?;
+    let mut left = known.into_iter().filter_map(|name| found.remove_entry(&name)).peekable();
+    if left.peek().is_none() {
+        return Ok(HashMap::new());
+    }
+    let journaled = journal::tables(connection)?;
+    let shape = |(name, table): (String, Table)| {
+        let declared = TableDeclaration::of(&table.name);
+        let shape = Shape::unproven(connection, table, &declared.exclude, Firing::Either).ok()?;
+        Some((name, Arc::new(Replicated::new(&declared, Some(shape)))))
+    };
+    Ok(left.filter(|(name, _)| journaled.contains(name)).filter_map(shape).collect())
+}
+
 /// All declared, enabled tables.
 #[derive(Debug, Default, Clone)]
 pub struct Tables {
     list: Vec<Arc<Replicated>>,
     by_name: HashMap<String, usize>,
+    /// Those that are declared no more, of which the journal has rows, by their names in lower case.
+    leaving: HashMap<String, Arc<Replicated>>,
     with_events: OnceCell<Vec<String>>,
 }
 
@@ -483,7 +511,18 @@ impl Tables {
             tables.by_name.insert(key, tables.list.len());
             tables.list.push(Arc::new(replicated));
         }
+        tables.leaving = leaving(connection, found)?;
         Ok(tables)
+    }
+
+    /// A table that is declared no more, of which the journal has rows.
+    pub fn leaving(&self, name: &str) -> Option<&Arc<Replicated>> {
+        self.leaving.get(&name.to_ascii_lowercase())
+    }
+
+    /// How the table of that name looks now, where events can be made of its changes: it is declared, or was when they were made.
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        self.get(name).or_else(|| self.leaving(name)).and_then(|table| table.shape.as_ref())
     }
 
     /// The declared table of that name, by SQLite's rule: without regard to ASCII case.

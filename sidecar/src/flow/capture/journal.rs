@@ -18,8 +18,7 @@ pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool
     let suspects = tx.journal_suspects(until, limit)?;
     let some = !suspects.is_empty();
     for suspect in suspects {
-        let table = tx.tables().get(&suspect.layout.table);
-        let alive = match table.and_then(|table| table.shape.as_ref()) {
+        let alive = match tx.tables().shape(&suspect.layout.table) {
             Some(shape) => tx.row(shape, &suspect.cells)?.is_some(),
             None => true,
         };
@@ -36,12 +35,11 @@ pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool
 
 /// Whether events can be made of rows of that layout.
 pub fn is_readable(tx: &Tx<'_>, layout: &Layout) -> bool {
-    let table = tx.tables().get(&layout.table);
-    table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(layout))
+    tx.tables().shape(&layout.table).is_some_and(|shape| shape.has_key_of(layout))
 }
 
-/// Drops rows that no event can be made of, of layouts that rows up to and with `until` have: their table is no longer
-/// replicated, or its primary key is another one now. What the latter meant is found by the reconciliation that follows every
+/// Drops rows that no event can be made of, of layouts that rows up to and with `until` have: their table is gone or cannot be
+/// replicated any more, or its primary key is another one now. What the latter meant is found by the reconciliation that follows every
 /// change of a schema.
 ///
 /// # Errors
@@ -64,7 +62,7 @@ pub fn drop_unreadable(tx: &mut Tx<'_>, until: i64) -> Result<(), Error> {
 pub fn change(tx: &Tx<'_>, row: &JournalRow) -> Change {
     let table = tx.tables().get(&row.layout.table);
     // A table can go, or get another key, in the middle of a long group: its numbers are given out by then.
-    let shape = table.and_then(|table| table.shape.as_ref()).filter(|shape| shape.has_key_of(&row.layout));
+    let shape = tx.tables().shape(&row.layout.table).filter(|shape| shape.has_key_of(&row.layout));
     let (operation, key, data) = match row.op {
         Op::Create | Op::Update => {
             let key: Vec<Value> = row.layout.key.iter().map(|&at| row.cells[at].clone()).collect();
