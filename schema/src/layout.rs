@@ -38,6 +38,13 @@ impl Layout {
         Self::new(table.name.clone(), columns, key)
     }
 
+    /// Whether the key has the same columns, in the same order.
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        let names =
+            |layout: &Self| layout.key.iter().map(|&at| layout.columns[at].to_ascii_lowercase()).collect::<Vec<_>>();
+        self.id == other.id || names(self) == names(other)
+    }
+
     /// The layout with these names.
     pub fn new(table: String, columns: Vec<String>, key: Vec<usize>) -> Self {
         let mut hash = Fnv::new();

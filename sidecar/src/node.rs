@@ -110,6 +110,7 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     let replica_options = replica_options(&config, options.first);
     let (speaks_as, identity) = watch::channel(Some(node));
     let (status, heartbeat, watched) = (options.status.clone(), options.heartbeat, watcher.is_some());
+    let beat = heartbeat.clone();
     let turning = thread::Turning { status, heartbeat, outbox, speaks_as, watched };
     let ended = thread::start(store, replica_options, received, turning, options.stop.clone());
     spawn_once(&mut tasks, "the node's own thread", ended);
@@ -135,8 +136,8 @@ pub async fn run(config: Config, declaration: Declaration, options: Options) -> 
     });
     spawn(&mut tasks, "copies", move |stop| copies.clone().watch(stop));
     spawn(&mut tasks, "state", {
-        let (bus, subject, status) = (bus.clone(), subjects.state(&config.node), options.status.subscribe());
-        let interval = config.presence_interval;
+        let (bus, subject) = (bus.clone(), subjects.state(&config.node));
+        let (status, interval) = ((options.status.subscribe(), beat), config.presence_interval);
         move |stop| traffic::state(bus.clone(), subject.clone(), status.clone(), interval, stop)
     });
     spawn_once(&mut tasks, "what an operator asks for", traffic::asked(options.asked, inbox, options.stop.clone()));

@@ -328,6 +328,12 @@ impl Store {
         self.guard.follow(&self.declaration, &found, &serve::event_tables(&self.connection)?);
         self.tables = Tables::of(&self.connection, &self.declaration, found, self.starting)?;
         self.pending = install::follow(&self.connection, &self.tables)?;
+        if self.tables.any_leaves() {
+            // What happens to their rows from here on is not seen: whether a suspect is alive they say now, or never.
+            let mut tx = Tx::new(&self.connection, &self.tables, &[], self.durable.clone());
+            while !tx.settle_suspects(i64::MAX, limits::INGEST_ROWS_MAX)? {}
+            self.durable.journal_ends = Ends::default();
+        }
         self.schema_version = install::schema_version(&self.connection)?;
         if self.stirred_version != self.schema_version {
             parked::stir_all(&self.connection)?;

@@ -209,7 +209,7 @@ fn open_group(tx: &mut Tx<'_>, rows_max: usize) -> Result<Option<OpenGroup>, Err
         until = last;
     }
     capture::journal::drop_unreadable(tx, until)?;
-    if !capture::journal::settle_suspects(tx, until, rows_max)? {
+    if !tx.settle_suspects(until, rows_max)? {
         return Ok(None);
     }
     let count = tx.journal_count(until)?;
@@ -308,7 +308,7 @@ impl<'t, 'a> Writer<'t, 'a> {
             changed: change.changed,
         };
         let id = EventId { origin: self.tx.durable.node, sequence: self.next };
-        match self.tx.tables().get(&event.table) {
+        match self.tx.tables().journaled(&event.table) {
             Some(table) => {
                 let place = Place { id, group_last: self.group_last, table, processed: true };
                 assert!(
@@ -324,13 +324,8 @@ impl<'t, 'a> Writer<'t, 'a> {
                     self.park_large(id, &event)?;
                 }
             }
-            None => match self.tx.tables().leaving(&event.table) {
-                Some(table) => {
-                    let place = Place { id, group_last: self.group_last, table, processed: true };
-                    self.tx.insert_event(&place, &event).map(drop)?;
-                }
-                None => self.tx.insert_stray(id, self.group_last, &event)?,
-            },
+            // It is gone since, in the middle of a long group.
+            None => self.tx.insert_stray(id, self.group_last, &event)?,
         }
         self.next += 1;
         self.events.push(event);
@@ -342,7 +337,7 @@ impl Writer<'_, '_> {
     /// A row that is too large to travel stays here, and everybody knows of it.
     fn park_large(&mut self, id: EventId, event: &Event) -> Result<(), Error> {
         let tables = self.tx.tables();
-        let Some(table) = tables.get(&event.table) else { return Ok(()) };
+        let Some(table) = tables.journaled(&event.table) else { return Ok(()) };
         let Some(layout) = self.tx.layout(event.layout)? else { return Ok(()) };
         let detail = event.left_out(&layout).unwrap_or_default();
         tracing::warn!(event = %id, table = table.name, record = event.record_id, "{detail}");

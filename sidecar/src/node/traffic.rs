@@ -12,7 +12,7 @@ use super::inbox::Inbox;
 use crate::edge::bus::subject::{self, Subjects};
 use crate::edge::bus::{Bus, Link};
 use crate::limits;
-use crate::observe::health::Readiness;
+use crate::observe::health::{Heartbeat, Readiness};
 use crate::observe::metrics;
 use crate::observe::status::Status;
 use crate::position::NodeId;
@@ -123,14 +123,14 @@ pub(super) async fn asked(
 pub(super) async fn state(
     bus: Bus,
     subject: String,
-    mut status: watch::Receiver<Arc<Status>>,
+    (mut status, heartbeat): (watch::Receiver<Arc<Status>>, Heartbeat),
     interval: Duration,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let mut shown = None;
     let mut tick = tokio::time::interval(interval);
     while !stop.is_cancelled() {
-        let readiness = Readiness::of(&status.borrow_and_update());
+        let readiness = Readiness::of(&Status::clone(&status.borrow_and_update()).doubted(heartbeat.age()));
         let changed = shown.as_ref() != Some(&readiness.state);
         let due = tokio::select! {
             () = stop.cancelled() => return Ok(()),

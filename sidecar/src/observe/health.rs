@@ -66,6 +66,20 @@ impl Liveness {
     }
 }
 
+impl Status {
+    /// The same, seen from outside of the node's loop: one that stands still cannot vouch for what it last said.
+    #[must_use]
+    pub fn doubted(mut self, beat_age: Duration) -> Self {
+        if !Liveness::of(beat_age).alive {
+            let text = format!("the node's loop has not turned for {} s", beat_age.as_secs());
+            let stuck = Reason::new(Code::Stuck, text);
+            let others = std::mem::take(&mut self.reasons);
+            self.set_reasons(std::iter::once(stuck).chain(others).collect());
+        }
+        self
+    }
+}
+
 /// The answer of `/readyz`, and what the node says of itself on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
@@ -81,17 +95,6 @@ impl Readiness {
     /// That of a node in this state.
     pub fn of(status: &Status) -> Self {
         Self { state: status.state, reasons: status.reasons.clone(), progress: status.progress.clone() }
-    }
-
-    /// The same, seen from outside of the node's loop: one that stands still cannot vouch for what it last said.
-    #[must_use]
-    pub fn doubted(mut self, beat_age: Duration) -> Self {
-        if !Liveness::of(beat_age).alive {
-            let text = format!("the node's loop has not turned for {} s", beat_age.as_secs());
-            self.state = State::NotReady;
-            self.reasons.insert(0, Reason::new(Code::Stuck, text));
-        }
-        self
     }
 
     /// Whether reads may be served.
@@ -123,9 +126,9 @@ mod tests {
     fn readiness_of_a_node_that_is_stuck_is_doubted() {
         let mut status = troubled();
         status.set_reasons(Vec::new());
-        assert!(Readiness::of(&status).doubted(BEAT_AGE_MAX).is_ready());
-        let stuck = Readiness::of(&status).doubted(Duration::from_secs(31));
-        assert!(!stuck.is_ready());
+        assert!(status.clone().doubted(BEAT_AGE_MAX).is_ready());
+        let stuck = status.doubted(Duration::from_secs(31));
+        assert!(!stuck.is_ready() && !Readiness::of(&stuck).is_ready());
         assert_eq!(stuck.reasons[0].text, "the node's loop has not turned for 31 s");
     }
 

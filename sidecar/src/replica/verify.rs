@@ -278,6 +278,7 @@ impl Replica {
         let Some(name) = scan.tables.pop_front() else { return Ok(true) };
         let Some(found) = self.store.tables().get(&name).filter(|table| table.shape.is_some()) else {
             scan.report.notes.push(format!("table {name} is not in this database"));
+            scan.report.complete = false;
             return Ok(true);
         };
         let name = found.name.clone();

@@ -84,7 +84,8 @@ pub fn superseded(policy: Conflict, events: &[Kept], whole: bool, limit: Timesta
     }
     let settled =
         |version: &Version| version.timestamp <= limit && version.sequence <= bound.covered.of(version.origin);
-    let (mut seen, mut deleted) = (BTreeSet::new(), false);
+    // Per primary key that the table had: what stands under another one is no part of the content, and supersedes nothing of it.
+    let mut of_keys: Vec<(&Layout, BTreeSet<&str>, bool)> = Vec::new();
     // Per event: whether it goes, and whether it is a tombstone that goes with the last of what it hides.
     let mut going: Vec<(bool, bool)> = Vec::with_capacity(events.len());
     for event in events {
@@ -92,10 +93,15 @@ pub fn superseded(policy: Conflict, events: &[Kept], whole: bool, limit: Timesta
             going.push((false, false));
             continue;
         }
-        let tombstone = event.operation == Operation::Delete && !deleted;
+        let at = of_keys.iter().position(|(layout, ..)| layout.has_key_of(&event.layout)).unwrap_or_else(|| {
+            of_keys.push((&event.layout, BTreeSet::new(), false));
+            of_keys.len() - 1
+        });
+        let (_, seen, deleted) = &mut of_keys[at];
+        let tombstone = event.operation == Operation::Delete && !*deleted;
         let adds = event.layout.columns.iter().any(|column| !seen.contains(column.as_str()));
-        going.push((deleted || !(tombstone || adds), tombstone));
-        deleted |= tombstone;
+        going.push((*deleted || !(tombstone || adds), tombstone));
+        *deleted |= tombstone;
         seen.extend(event.layout.columns.iter().map(String::as_str));
     }
     let mut nothing_older = whole;
@@ -151,6 +157,16 @@ mod tests {
         assert_eq!(go(&kept(&[(3, 1, 3, "id a"), (2, 1, 2, "id a"), (1, 1, 1, "id a")]), true, &bound), [2, 1]);
         let columns = [(4, 1, 4, "id a"), (3, 1, 3, "id b"), (2, 1, 2, "id a b"), (1, 1, 1, "id a c")];
         assert_eq!(go(&kept(&columns), true, &bound), [2], "b comes from the third, c from the first");
+    }
+
+    #[test]
+    fn what_stands_under_another_primary_key_supersedes_nothing() {
+        let mut events = kept(&[(3, 1, 3, "id a"), (2, 1, 2, "id a"), (1, 1, 1, "id a")]);
+        let other_key = Layout::new("t".into(), vec!["id".into(), "a".into()], vec![1]);
+        events[0].layout = Arc::new(other_key);
+        assert_eq!(go(&events, true, &bound(&[(1, 9)])), [1]);
+        events[0].operation = Operation::Delete;
+        assert_eq!(go(&events, true, &bound(&[(1, 9)])), [1], "nor does its delete");
     }
 
     #[test]

@@ -32,6 +32,8 @@ struct Cluster {
     readers: Vec<Reader>,
     /// The places of those that were asked something.
     asked: BTreeSet<usize>,
+    /// Who answers nothing.
+    silent: Option<usize>,
 }
 
 impl Cluster {
@@ -42,7 +44,7 @@ impl Cluster {
 
     /// The first has so many rows; the others load them.
     fn with(count: usize, interval: Duration, filled: u32) -> Self {
-        let mut cluster = Self { nodes: Vec::new(), readers: Vec::new(), asked: BTreeSet::new() };
+        let mut cluster = Self { nodes: Vec::new(), readers: Vec::new(), asked: BTreeSet::new(), silent: None };
         for at in 0..count {
             let mut node = Node::new(&toml(&["t"]), if at == 0 { TABLE } else { "" });
             if at == 0 {
@@ -88,6 +90,9 @@ impl Cluster {
                 Output::Ask { ask, to, request } => {
                     let asked = self.nodes.iter_mut().position(|node| node.replica().node() == to).unwrap();
                     self.asked.insert(asked);
+                    if self.silent == Some(asked) {
+                        continue;
+                    }
                     let frame = answer(&self.readers[asked], &request);
                     let at = self.nodes[from].at();
                     self.nodes[from].replica().handle(Input::Answer { ask, frame: Some(frame.into()) }, at);
@@ -163,6 +168,20 @@ fn equal_nodes_are_equal_and_every_record_was_looked_at() {
     assert!(report.is_equal(), "{report:#?}");
     assert_eq!((report.tables[0].records, report.tables[0].members, report.members.len()), (900, 2, 2));
     assert_eq!(report.notes, Vec::<String>::new());
+}
+
+/// Who does not answer was not compared, and the report says so.
+#[test]
+fn a_node_that_does_not_answer_is_not_equal() {
+    let mut cluster = Cluster::of(3, Duration::ZERO);
+    cluster.silent = Some(2);
+    let report = cluster.verify(1, false);
+    assert!(!report.is_equal(), "{report:#?}");
+    assert_eq!((report.tables[0].records, report.tables[0].members), (900, 1), "the other one was compared");
+    assert!(report.notes[0].contains("did not answer"), "{report:#?}");
+    assert!(report.to_text().starts_with("NOT COMPARED"), "{}", report.to_text());
+    cluster.silent = None;
+    assert!(cluster.verify(1, false).is_equal());
 }
 
 #[test]

@@ -92,6 +92,49 @@ fn what_was_written_while_a_table_was_declared_becomes_events_when_it_is_not_any
     assert_eq!(told.as_deref(), Some("a,b,c,a,c,b,d,nobody"), "each change is an event");
 }
 
+/// What the service wrote to a table while that was not declared is later than what others wrote before it, whoever comes to it first.
+#[test]
+fn a_row_written_while_its_table_was_not_declared_is_an_event_beside_those_that_waited() {
+    let mut cluster = Cluster::ready(
+        2,
+        &toml(&["t", "old"]),
+        &format!("{TABLE} CREATE TABLE old(id TEXT PRIMARY KEY NOT NULL, a TEXT);"),
+    );
+    cluster.nodes[0].redeclared(&toml(&["t"])).start(false);
+    cluster.nodes[1].sql("INSERT INTO old VALUES ('x', 'theirs'), ('y', 'theirs')");
+    cluster.settle();
+    cluster.nodes[0].sql("INSERT INTO old VALUES ('x', 'ours')");
+    cluster.nodes[0].redeclared(&toml(&["t", "old"])).start(false);
+    cluster.settle();
+    for node in &cluster.nodes {
+        assert_eq!(node.text("SELECT id || a AS v FROM old ORDER BY id").as_deref(), Some("xours,ytheirs"));
+    }
+}
+
+/// What was only suspected to be gone is not deleted, and what is parked of a record gives way: as they are when the table leaves.
+#[test]
+fn what_leaves_with_its_table_is_settled_as_it_is_then() {
+    let old = "CREATE TABLE old(id TEXT PRIMARY KEY NOT NULL, a TEXT UNIQUE);";
+    let mut cluster = Cluster::ready(2, &toml(&["t", "old"]), &format!("{TABLE} {old}"));
+    cluster.nodes[0].sql("INSERT INTO old VALUES ('a', '1'), ('b', '2'), ('c', '3')");
+    cluster.settle();
+    cluster.nodes[0].replica = None;
+    cluster.nodes[0].sql("INSERT OR IGNORE INTO old VALUES ('d', '1'); REPLACE INTO old VALUES ('e', '2')");
+    cluster.nodes[0].redeclared(&toml(&["t"])).start(false);
+    // It is the service's own now.
+    cluster.nodes[0].sql("DELETE FROM old WHERE id = 'a'; INSERT INTO old VALUES ('b', '4')");
+    cluster.settle();
+    let rows = cluster.nodes[1].text("SELECT id || a AS v FROM old ORDER BY id");
+    assert_eq!(rows.as_deref(), Some("a1,c3,e2"));
+    // Somebody has thrown away its events, too: what was written is nobody's any more, and stands in nobody's way.
+    cluster.nodes[1].replica = None;
+    cluster.nodes[1]
+        .sql("INSERT INTO old VALUES ('f', '6'); INSERT INTO t VALUES ('t', 'here'); DROP TABLE old_Events");
+    cluster.nodes[1].redeclared(&toml(&["t"])).start(false);
+    cluster.settle();
+    assert_eq!(cluster.nodes[0].text("SELECT a AS v FROM t").as_deref(), Some("here"));
+}
+
 /// I10: what a load covers it brings, also of a table that is declared on some nodes only so far, or on none any more.
 #[test]
 fn a_load_brings_the_events_of_tables_that_are_not_declared_yet() {

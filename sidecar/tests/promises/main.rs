@@ -12,6 +12,7 @@ mod crash;
 mod deferred;
 mod digest;
 mod fetches;
+mod forget;
 mod ingest;
 mod kept;
 mod large;

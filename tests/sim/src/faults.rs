@@ -298,8 +298,10 @@ impl World {
         let Some(table) = self.nodes[node].undeclared.take() else { return };
         self.tell(format_args!("n{node} declares {table} again"));
         self.story.count("table declared again");
-        self.nodes[node].stop_sidecar();
-        self.fault(Fault::Start { node });
+        if self.nodes[node].sidecar.is_some() || self.nodes[node].seeker.is_some() {
+            self.nodes[node].stop_sidecar();
+            self.fault(Fault::Start { node });
+        }
     }
 
     fn cut_power(&mut self, node: usize, until: u64) {

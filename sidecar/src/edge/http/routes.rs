@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Sources, verify};
 use crate::observe::health::{Liveness, Readiness};
+use crate::observe::status::Status;
 
 /// The paths that are answered, for the page and the tests.
 pub(super) const PATHS: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status"];
@@ -96,25 +97,29 @@ async fn livez(Extract(sources): Extract<Sources>) -> Response {
     (status, Json(liveness)).into_response()
 }
 
+/// What the node says of itself, unless it stands still.
+fn seen(sources: &Sources) -> Status {
+    let status = Status::clone(&sources.status.borrow());
+    status.doubted(sources.heartbeat.age())
+}
+
 async fn readyz(Extract(sources): Extract<Sources>) -> Response {
-    let readiness = Readiness::of(&sources.status.borrow()).doubted(sources.heartbeat.age());
+    let readiness = Readiness::of(&seen(&sources));
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
 async fn metrics(Extract(sources): Extract<Sources>) -> Response {
-    let status = sources.status.borrow().clone();
-    let page = sources.metrics.render(&status);
+    let page = sources.metrics.render(&seen(&sources));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
 async fn status(Extract(sources): Extract<Sources>) -> Response {
-    let status = sources.status.borrow().clone();
-    Json(&*status).into_response()
+    Json(seen(&sources)).into_response()
 }
 
 async fn page(Extract(sources): Extract<Sources>) -> String {
-    let status = sources.status.borrow().clone();
+    let status = seen(&sources);
     format!("Rowcast {}\n\n{}\nMore: {}\n", status.version, status.to_text(), PATHS[1..].join("  "))
 }
 

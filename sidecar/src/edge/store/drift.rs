@@ -49,6 +49,10 @@ pub struct Want {
     /// None of its rows is known to the events: it was dropped and made again, and its records come back.
     #[serde(default)]
     pub returned: bool,
+    /// It was replicated here, and not declared for a while: a row without an event was written in that time. Within one change of
+    /// the schema: that takes nothing away from it.
+    #[serde(default)]
+    pub again: bool,
     /// The first own sequence number after the change was noticed; none before it was looked at.
     #[serde(default)]
     pub since: Option<Sequence>,
@@ -78,6 +82,7 @@ impl Want {
         self.calm |= earlier.calm;
         self.rebuilt |= earlier.rebuilt && earlier.since.is_none();
         self.returned = earlier.returned;
+        self.again &= earlier.again;
         self.fillers = earlier.fillers;
         // Looked at again, and what was written since the earlier one is what was written since.
         self.since = None;
@@ -104,9 +109,30 @@ fn keep(connection: &Connection, table: &str, want: &Want) -> Result<(), Error> 
 pub(super) fn note(connection: &Connection, table: &str, want: Want) -> Result<(), Error> {
     let want = match read(connection, table)? {
         Some(earlier) => want.after(earlier),
-        None => want,
+        None => Want { again: false, ..want },
     };
     keep(connection, table, &want)
+}
+
+/// Notes that a table is not declared any more: its rows must be compared when it is declared again. Where they wait to be compared
+/// already, what they are is not known.
+pub(super) fn note_left(connection: &Connection, table: &str, round: i64) -> Result<(), Error> {
+    match read(connection, table)? {
+        Some(_) => Ok(()),
+        None => keep(connection, table, &Want { round, again: true, ..Want::default() }),
+    }
+}
+
+/// Everything was loaded: which rows of tables that are not declared were written here is not known any more.
+pub(super) fn note_loaded(connection: &Connection) -> Result<(), Error> {
+    connection
+        .prepare_cached(
+            "UPDATE _rowcast_state SET value = json_set(value, '$.again', json('false'))
+             WHERE substr(key, 1, length(?1)) = ?1 AND json_extract(value, '$.again')",
+        )
+        .and_then(|mut statement| statement.execute([key("")]))
+        .doing("note that everything was loaded")
+        .map(drop)
 }
 
 /// What a change from `before` to `after` leaves to be known.
@@ -120,6 +146,7 @@ pub(super) fn between(before: Option<&Layout>, after: &Layout, round: i64, rebui
         new_columns: lacking(after, before),
         gone_columns: lacking(before, after),
         rebuilt,
+        again: before.has_key_of(after),
         ..Want::default()
     }
 }

@@ -98,6 +98,9 @@ pub(super) fn follow(connection: &Connection, tables: &Tables) -> Result<Vec<Pen
         fit_table(connection, table, &mut present)?;
         strays::adopt(connection, &table.name)?;
     }
+    for table in installed(connection)?.iter().filter(|table| tables.get(table).is_none()) {
+        drift::note_left(connection, table, schema_version(connection)?)?;
+    }
     for name in present.into_keys() {
         tracing::info!(trigger = name, "dropped a trigger whose table is no longer captured by triggers");
         connection.execute_batch(&journal::drop_trigger(&name)).doing(format!("drop trigger {name}"))?;
@@ -170,6 +173,15 @@ fn layout_key(table: &str) -> String {
 /// Whether the table was replicated here before.
 pub(super) fn is_installed(connection: &Connection, table: &str) -> Result<bool, Error> {
     Ok(state::state(connection, &layout_key(table))?.is_some() || spelled_otherwise(connection, table)?.is_some())
+}
+
+/// The tables that are replicated here, or were once.
+pub(super) fn installed(connection: &Connection) -> Result<Vec<String>, Error> {
+    let key = layout_key("");
+    connection
+        .prepare_cached("SELECT substr(key, 1 + length(?1)) FROM _rowcast_state WHERE substr(key, 1, length(?1)) = ?1")
+        .and_then(|mut statement| statement.query_map([key], |row| row.get(0))?.collect())
+        .doing("list the tables that were replicated")
 }
 
 /// The key under which the table's layout is kept where the declaration spelled its name otherwise before.

@@ -136,9 +136,12 @@ fn extent(connection: &Connection) -> Result<Option<(i64, i64)>, Error> {
     Ok(first.zip(last))
 }
 
-/// The tables of which it has rows, in lower case.
+/// The tables of which it has rows.
 pub(super) fn tables(connection: &Connection) -> Result<Vec<String>, Error> {
-    let sql = "SELECT DISTINCT lower(table_name) FROM _rowcast_layouts
+    if !connection.table_exists(None, JOURNAL).doing("look for the journal")? {
+        return Ok(Vec::new()); // It is made next.
+    }
+    let sql = "SELECT DISTINCT table_name FROM _rowcast_layouts
                WHERE layout IN (SELECT DISTINCT layout FROM _rowcast_journal)";
     connection
         .prepare_cached(sql)
@@ -191,8 +194,33 @@ impl Tx<'_> {
         self.rows("SELECT * FROM _rowcast_journal WHERE n <= ?1 AND op = 4 ORDER BY n LIMIT ?2", until, limit)
     }
 
+    /// Looks at suspects up to and with `until`, at most `limit` of them: those that are gone become deletes, the others are dropped.
+    /// Answers whether all of them were looked at.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn settle_suspects(&mut self, until: i64, limit: usize) -> Result<bool, Error> {
+        let suspects = self.journal_suspects(until, limit)?;
+        let some = !suspects.is_empty();
+        for suspect in suspects {
+            let table = self.tables().journaled(&suspect.layout.table);
+            let alive = match table.and_then(|table| table.shape.as_ref()) {
+                Some(shape) => self.row(shape, &suspect.cells)?.is_some(),
+                None => true,
+            };
+            // One that was deleted in the ordinary way as well is deleted twice, which changes nothing.
+            if alive {
+                self.journal_delete(suspect.n)?;
+            } else {
+                self.journal_confirm(suspect.n)?;
+            }
+        }
+        // A page of them ends by bytes, too: what was looked at is no suspect any more.
+        Ok(!some || self.journal_suspects(until, 1)?.is_empty())
+    }
+
     /// Makes a suspect that is gone the delete that it is.
-    pub fn journal_confirm(&mut self, n: i64) -> Result<(), Error> {
+    fn journal_confirm(&mut self, n: i64) -> Result<(), Error> {
         self.connection
             .prepare_cached("UPDATE _rowcast_journal SET op = 3 WHERE n = ?1")
             .and_then(|mut statement| statement.execute([n]))
@@ -255,7 +283,7 @@ impl Tx<'_> {
     }
 
     /// Drops one row: a suspect that is alive.
-    pub fn journal_delete(&mut self, n: i64) -> Result<(), Error> {
+    fn journal_delete(&mut self, n: i64) -> Result<(), Error> {
         self.durable.journal_ends = Ends::default();
         self.connection
             .prepare_cached("DELETE FROM _rowcast_journal WHERE n = ?1")

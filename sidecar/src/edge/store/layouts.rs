@@ -34,14 +34,6 @@ pub(super) fn note_here(connection: &Connection, layout: LayoutId) -> Result<(),
         .map(drop)
 }
 
-/// The tables of this database that are replicated, or were once, in lower case.
-pub(super) fn tables_here(connection: &Connection) -> Result<Vec<String>, Error> {
-    connection
-        .prepare_cached("SELECT DISTINCT lower(table_name) FROM _rowcast_layouts WHERE here")
-        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-        .doing("look which tables were replicated")
-}
-
 impl Reader {
     /// All layouts that are known, in the order of their tables' names.
     pub(super) fn layouts(&self) -> Result<Vec<KnownLayout>, Error> {

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::error::Error;
-use super::{cell, install, journal, layouts, serve};
+use super::{cell, install, journal, serve};
 
 /// One declared, enabled table.
 #[derive(Debug)]
@@ -267,13 +267,7 @@ impl Shape {
 
     /// Whether `layout` has the same key columns as the table has now.
     pub fn has_key_of(&self, layout: &Layout) -> bool {
-        if layout.id == self.layout.id {
-            return true;
-        }
-        let names = |layout: &Layout| layout.key.iter().map(|&at| layout.columns[at].clone()).collect::<Vec<_>>();
-        let same = |(one, other): (&String, &String)| one.eq_ignore_ascii_case(other);
-        let (theirs, ours) = (names(layout), names(&self.layout));
-        theirs.len() == ours.len() && theirs.iter().zip(&ours).all(same)
+        self.layout.has_key_of(layout)
     }
 
     /// The affinity of the column at `at` of the layout.
@@ -455,23 +449,28 @@ fn defaults(connection: &Connection, table: &Table, layout: &Layout) -> Vec<Valu
 }
 
 /// What the service wrote while a table was declared becomes events, also when it is not declared any more: of the tables that
-/// are `found` besides the declared ones, those of which the journal has rows. One that was given up for more than that has none.
+/// are `found` besides the declared ones, those of which the journal has rows. One that cannot be read any more, or has no event
+/// table, is none of them.
 fn leaving(
     connection: &Connection,
     mut found: HashMap<String, Table>,
 ) -> Result<HashMap<String, Arc<Replicated>>, Error> {
-    let known = layouts::tables_here(connection)?;
-    let mut left = known.into_iter().filter_map(|name| found.remove_entry(&name)).peekable();
+    let mut leaving = HashMap::new();
+    let installed = install::installed(connection)?;
+    let mut left =
+        installed.iter().filter_map(|name| Some((name, found.remove(&name.to_ascii_lowercase())?))).peekable();
     if left.peek().is_none() {
-        return Ok(HashMap::new());
+        return Ok(leaving);
     }
-    let journaled = journal::tables(connection)?;
-    let shape = |(name, table): (String, Table)| {
-        let declared = TableDeclaration::of(&table.name);
-        let shape = Shape::unproven(connection, table, &declared.exclude, Firing::Either).ok()?;
-        Some((name, Arc::new(Replicated::new(&declared, Some(shape)))))
-    };
-    Ok(left.filter(|(name, _)| journaled.contains(name)).filter_map(shape).collect())
+    let (journaled, with_events) = (journal::tables(connection)?, serve::event_tables(connection)?);
+    let has = |names: &[String], name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
+    for (name, table) in left.filter(|(name, _)| has(&journaled, name) && has(&with_events, name)) {
+        let declared = TableDeclaration::of(name);
+        if let Ok(shape) = Shape::unproven(connection, table, &declared.exclude, Firing::Either) {
+            leaving.insert(name.to_ascii_lowercase(), Arc::new(Replicated::new(&declared, Some(shape))));
+        }
+    }
+    Ok(leaving)
 }
 
 /// All declared, enabled tables.
@@ -515,14 +514,14 @@ impl Tables {
         Ok(tables)
     }
 
-    /// A table that is declared no more, of which the journal has rows.
-    pub fn leaving(&self, name: &str) -> Option<&Arc<Replicated>> {
-        self.leaving.get(&name.to_ascii_lowercase())
+    /// The table of which a row of the journal speaks: it is declared, or was when the row was written.
+    pub fn journaled(&self, name: &str) -> Option<&Arc<Replicated>> {
+        self.get(name).or_else(|| self.leaving.get(&name.to_ascii_lowercase()))
     }
 
-    /// How the table of that name looks now, where events can be made of its changes: it is declared, or was when they were made.
-    pub fn shape(&self, name: &str) -> Option<&Shape> {
-        self.get(name).or_else(|| self.leaving(name)).and_then(|table| table.shape.as_ref())
+    /// Whether there are any that are declared no more.
+    pub(super) fn any_leaves(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     /// The declared table of that name, by SQLite's rule: without regard to ASCII case.

@@ -5,10 +5,9 @@ use rowcast_schema::layout::{Layout, LayoutId};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::error::{Doing as _, Error, damaged};
-use super::parked;
 use super::renewal;
 use super::tx::{Tx, signed, unsigned};
-use super::{Durable, Ends, OpenGroup, definition, parse, serve};
+use super::{Durable, Ends, OpenGroup, definition, drift, parked, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::EventId;
 use crate::limits;
@@ -92,7 +91,8 @@ impl Tx<'_> {
     /// Notes that everything was loaded once.
     pub fn set_loaded(&mut self) -> Result<(), Error> {
         self.durable.loaded = true;
-        set_state(self.connection, "loaded", "1")
+        set_state(self.connection, "loaded", "1")?;
+        drift::note_loaded(self.connection)
     }
 
     /// Notes that this node has everything, for the first time.

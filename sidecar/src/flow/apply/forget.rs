@@ -7,7 +7,7 @@ use rowcast_schema::record;
 
 use super::Applier;
 use crate::clock::Timestamp;
-use crate::edge::store::{Error, Kept, ParkReason, Replicated, SnapshotPage, SnapshotRow, Stored};
+use crate::edge::store::{Error, Kept, ParkReason, Replicated, SnapshotPage, SnapshotRow, Stored, Tx};
 use crate::event::{Event, EventId, Operation, Version};
 use crate::flow::capture::Change;
 use crate::flow::ingest;
@@ -81,13 +81,30 @@ impl Applier<'_, '_> {
             let version = Version { timestamp: row.event.timestamp, origin: row.origin, sequence: row.sequence };
             given.entry(&row.event.record_id).or_default().insert(version);
         }
-        let stored = self.tx.events_of_records(&table, after, page.next.as_deref(), limits::FORGET_EVENTS_MAX)?;
+        let read = |tx: &Tx<'_>| tx.events_of_records(&table, after, page.next.as_deref(), limits::FORGET_EVENTS_MAX);
+        let mut stored = read(self.tx)?;
+        // I3: the rows are made from what is left, and what the service did to them would be gone.
+        if self.ingest_unseen_of(&table, &stored.events)? {
+            stored = read(self.tx)?;
+        }
         let none = BTreeSet::new();
         for events in stored.events.chunk_by(|one, next| one.record_id == next.record_id) {
             let given = given.get(events[0].record_id.as_str()).unwrap_or(&none);
             self.forget_of_record(&table, events, given, (&page.vector, left))?;
         }
         Ok(stored.next)
+    }
+
+    /// What the service did to rows of these events, and no trigger saw, becomes events. Answers whether there was anything.
+    fn ingest_unseen_of(&mut self, table: &Replicated, events: &[Stored]) -> Result<bool, Error> {
+        let Some(shape) = table.shape.as_ref().filter(|_| !self.sees_all(table)) else { return Ok(false) };
+        let mut any = false;
+        for events in events.chunk_by(|one, next| one.record_id == next.record_id) {
+            if let Ok(key) = record::parse_record_id(&events[0].record_id, &shape.key) {
+                any |= self.ingest_unseen(table, shape, &key)?;
+            }
+        }
+        Ok(any)
     }
 
     /// The same of a table that is not declared here: what the donor's vector counts it brings again, or nobody needs it any more.
@@ -156,7 +173,9 @@ impl Applier<'_, '_> {
         if let Some((event, _)) = carried {
             self.emit_again(table, event)?;
         }
-        let updates_only = unshared.is_empty() && stay.iter().all(|event| event.operation == Operation::Update);
+        // Nothing speaks of a delete where somebody brings again what it was made from.
+        let nobody_brings = out.iter().all(|event| is_covered(event));
+        let updates_only = nobody_brings && stay.iter().all(|event| event.operation == Operation::Update);
         if !is_known && written && ((existed && !made_anew(&unshared)) || updates_only) {
             self.bury(table, record_id)?;
         }

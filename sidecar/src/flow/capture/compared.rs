@@ -49,9 +49,9 @@ pub fn row(
         }
         return Ok(difference(tx, table, shape, key, Some(now))?.map_or(Found::Same, Found::Change));
     };
-    // Of a table whose key changed: what others made of the record is there already, and comes onto the row.
+    // Of a table that is declared for the first time, or whose key changed: what others made of the record is there already, and comes onto the row.
     let waits = tx.parked_of(table, &record_id)?.iter().any(|parked| parked.reason == ParkReason::Schema);
-    if waits && tx.content(table, shape, &record_id)?.is_none() {
+    if waits && !want.again && tx.content(table, shape, &record_id)?.is_none() {
         return Ok(Found::Same);
     }
     // A row that is there although its greatest event is parked is compared all the same: what waits comes onto it later.

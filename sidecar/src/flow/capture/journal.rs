@@ -9,33 +9,10 @@ use super::Change;
 use crate::edge::store::{Error, JournalRow, Tx};
 use crate::event::Operation;
 
-/// Looks at suspects up to and with `until`: those that are gone become deletes, the others are dropped. Answers
-/// whether all of them were looked at.
-///
-/// # Errors
-/// When the database fails.
-pub fn settle_suspects(tx: &mut Tx<'_>, until: i64, limit: usize) -> Result<bool, Error> {
-    let suspects = tx.journal_suspects(until, limit)?;
-    let some = !suspects.is_empty();
-    for suspect in suspects {
-        let alive = match tx.tables().shape(&suspect.layout.table) {
-            Some(shape) => tx.row(shape, &suspect.cells)?.is_some(),
-            None => true,
-        };
-        // One that was deleted in the ordinary way as well is deleted twice, which changes nothing.
-        if alive {
-            tx.journal_delete(suspect.n)?;
-        } else {
-            tx.journal_confirm(suspect.n)?;
-        }
-    }
-    // A page of them ends by bytes, too: what was looked at is no suspect any more.
-    Ok(!some || tx.journal_suspects(until, 1)?.is_empty())
-}
-
 /// Whether events can be made of rows of that layout.
 pub fn is_readable(tx: &Tx<'_>, layout: &Layout) -> bool {
-    tx.tables().shape(&layout.table).is_some_and(|shape| shape.has_key_of(layout))
+    let table = tx.tables().journaled(&layout.table);
+    table.and_then(|table| table.shape.as_ref()).is_some_and(|shape| shape.has_key_of(layout))
 }
 
 /// Drops rows that no event can be made of, of layouts that rows up to and with `until` have: their table is gone or cannot be
@@ -60,9 +37,9 @@ pub fn drop_unreadable(tx: &mut Tx<'_>, until: i64) -> Result<(), Error> {
 
 /// The change that a journal row stands for.
 pub fn change(tx: &Tx<'_>, row: &JournalRow) -> Change {
-    let table = tx.tables().get(&row.layout.table);
+    let table = tx.tables().journaled(&row.layout.table);
     // A table can go, or get another key, in the middle of a long group: its numbers are given out by then.
-    let shape = tx.tables().shape(&row.layout.table).filter(|shape| shape.has_key_of(&row.layout));
+    let shape = table.and_then(|table| table.shape.as_ref()).filter(|shape| shape.has_key_of(&row.layout));
     let (operation, key, data) = match row.op {
         Op::Create | Op::Update => {
             let key: Vec<Value> = row.layout.key.iter().map(|&at| row.cells[at].clone()).collect();

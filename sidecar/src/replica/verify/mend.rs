@@ -76,6 +76,11 @@ impl Replica {
         at: Moment,
     ) -> Result<Stage, Failure> {
         let Looking { mine, resume } = looking;
+        if !mine.entries.is_empty() && waiting.answers.is_empty() && !table.partners.is_empty() {
+            scan.report.complete = false;
+            let asked = "nobody answered in time what it has of the records that differ";
+            scan.report.notes.push(format!("table {}: {asked}; compare again", table.name));
+        }
         let me = self.node();
         let layout = self.store.tables().get(&table.name).and_then(|table| Some(table.shape.as_ref()?.layout.id.0));
         let answers: Vec<_> = waiting

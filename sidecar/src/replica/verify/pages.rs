@@ -9,6 +9,7 @@ use super::{LATER, Scan, Stage, TableScan, Waiting};
 use crate::edge::store::Survey;
 use crate::flow::fetch::Request;
 use crate::limits;
+use crate::position::NodeId;
 use crate::replica::{Failure, Moment, Replica};
 use crate::steady::digest::{self, Compared, Entry, Range, Relation, State};
 use crate::steady::repair;
@@ -130,8 +131,12 @@ impl Replica {
         waiting: Waiting,
     ) -> Stage {
         let mut reached: Option<String> = None;
-        for (node, message) in waiting.answers {
-            match self.usable(&page, message) {
+        let silent = |node: &NodeId| !waiting.answers.iter().any(|(answered, _)| answered == node);
+        let silent: Vec<_> =
+            table.partners.iter().copied().filter(silent).map(|node| (node, Err(SILENT.to_owned()))).collect();
+        let answers = waiting.answers.into_iter().map(|(node, message)| (node, self.usable(&page, message)));
+        for (node, answer) in answers.chain(silent).collect::<Vec<_>>() {
+            match answer {
                 Ok(answer) => {
                     note_relations(table, &page, &answer);
                     reached = match (reached, answer.reached) {
@@ -142,6 +147,7 @@ impl Replica {
                 Err(reason) => {
                     table.partners.retain(|partner| *partner != node);
                     table.verified.members = table.partners.len() as u64;
+                    scan.report.complete = false;
                     scan.report.notes.push(format!("table {} of node {}: {reason}", table.name, self.name_of(node)));
                 }
             }
@@ -172,6 +178,9 @@ impl Replica {
         Ok(answer)
     }
 }
+
+/// Why a node was not compared.
+const SILENT: &str = "it did not answer in time; look at its log, and at the connection";
 
 /// The next stage of a walk, unless more was found than is kept.
 fn go_on(scan: &Scan, table: &TableScan, next: Option<Stage>) -> Stage {

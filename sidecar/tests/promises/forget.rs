@@ -1,0 +1,64 @@
+//! Loading again takes out what the donor has no more, and nothing else.
+
+use rowcast::edge::clock;
+use rowcast::edge::store::{SnapshotPage, SnapshotRow};
+use rowcast::flow::apply::Applier;
+use std::time::Duration;
+
+use super::{Node, event, layout, node_id, piece, toml};
+
+const TABLE: &str = "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a TEXT);";
+
+fn forget(node: &mut Node, page: &SnapshotPage) {
+    let mut store = node.store();
+    let now = clock::now();
+    let next = store.write(|tx| Applier::new(tx, now).forget("t", None, page, &Default::default()));
+    assert_eq!(next.unwrap(), None);
+}
+
+/// An event that the donor does not have yet comes again from its author: it is no sign that the record was deleted.
+#[test]
+fn a_record_that_only_the_donor_does_not_know_yet_is_not_deleted() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    let shape = layout("t", &["id", "a"]);
+    let remote = event(&shape, "r", Some(r#"{"id":"r","a":"theirs"}"#), clock::now());
+    node.feed(node_id(9), vec![piece(1, 1, vec![remote])], vec![shape]);
+    node.run();
+    node.sql("UPDATE t SET a = 'ours' WHERE id = 'r'");
+    node.run();
+    assert_eq!(node.events("t"), 2);
+    node.replica = None;
+    forget(&mut node, &SnapshotPage::default());
+    let told = node.text("SELECT operation_type || ' ' || processed AS v FROM t_Events ORDER BY id");
+    assert_eq!(told.as_deref(), Some("UPDATE 1"));
+    assert_eq!(node.text("SELECT id || a AS v FROM t").as_deref(), Some("rours"));
+}
+
+/// I3: what the service did to a row, and has not announced, is an event before the row is made from what the donor has.
+#[test]
+fn what_was_not_announced_yet_is_an_event_before_older_ones_are_forgotten() {
+    let announced = toml(&["t"]).replace("[tables.t]", "[tables.t]\ncapture = \"events\"");
+    let mut node = Node::ready(&announced, TABLE);
+    let (shape, now) = (layout("t", &["id", "a"]), clock::now());
+    let made = |a: &str, after| {
+        event(&shape, "r", Some(&format!(r#"{{"id":"r","a":"{a}"}}"#)), now.plus(Duration::from_millis(after)))
+    };
+    node.feed(
+        node_id(9),
+        vec![piece(1, 1, vec![made("old", 0)]), piece(2, 2, vec![made("new", 1)])],
+        vec![shape.clone()],
+    );
+    node.run();
+    assert_eq!(node.text("SELECT a AS v FROM t").as_deref(), Some("new"));
+    node.sql("UPDATE t SET a = 'the service' WHERE id = 'r'");
+    node.replica = None;
+    let newest = SnapshotRow { origin: node_id(9), sequence: 2, group_last: 2, processed: true, event: made("new", 1) };
+    let vector = [(node_id(9), 2)].into_iter().collect();
+    forget(
+        &mut node,
+        &SnapshotPage { vector, rows: vec![newest], layouts: vec![shape.clone()], ..SnapshotPage::default() },
+    );
+    assert_eq!(node.text("SELECT a AS v FROM t").as_deref(), Some("the service"));
+    let told = node.text("SELECT json_extract(data, '$.a') AS v FROM t_Events ORDER BY timestamp");
+    assert_eq!(told.as_deref(), Some("new,the service"));
+}
