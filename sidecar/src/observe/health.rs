@@ -30,6 +30,12 @@ impl Heartbeat {
         Self { start: Instant::now(), last: Arc::new(AtomicU64::new(0)) }
     }
 
+    /// One that beat last so long ago.
+    #[cfg(test)]
+    pub(crate) fn that_stopped(ago: Duration) -> Self {
+        Self { start: Instant::now().checked_sub(ago).expect("the machine runs for longer"), ..Self::new() }
+    }
+
     /// Says that the loop has come round.
     pub fn beat(&self) {
         self.last.store(self.now(), Ordering::Relaxed);
@@ -134,8 +140,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_stands_still_is_not_alive_until_it_beats_again() {
-        let mut heart = Heartbeat::new();
-        heart.start = heart.start.checked_sub(BEAT_AGE_MAX + Duration::from_secs(1)).unwrap();
+        let heart = Heartbeat::that_stopped(BEAT_AGE_MAX + Duration::from_secs(1));
         let stuck = Liveness::of(heart.age());
         assert!(!stuck.alive);
         assert!(stuck.hint.is_some());

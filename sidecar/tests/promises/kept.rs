@@ -80,6 +80,11 @@ fn what_was_written_while_a_table_was_declared_becomes_events_when_it_is_not_any
     cluster.nodes[0].sql("INSERT INTO old VALUES ('C', '3'); UPDATE old SET a = '4' WHERE id = 'a'");
     cluster.nodes[0].sql("DELETE FROM old WHERE id = 'C'; REPLACE INTO old VALUES ('D', '2')");
     cluster.nodes[0].redeclared(&toml(&["t"])).start(false);
+    let again = |cluster: &Cluster| {
+        cluster.nodes[0]
+            .text("SELECT json_extract(value, '$.again') AS v FROM _rowcast_state WHERE key = 'reconcile:old'")
+    };
+    assert_eq!(again(&cluster).as_deref(), Some("1"), "what has no event when it is declared again was written since");
     cluster.nodes[0].sql("INSERT INTO old VALUES ('nobody', 'is told')");
     cluster.settle();
     let rows = |cluster: &Cluster, node: usize| cluster.nodes[node].text("SELECT id || a AS v FROM old ORDER BY id");

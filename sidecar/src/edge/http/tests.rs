@@ -15,12 +15,16 @@ struct Running {
 }
 
 async fn running() -> Running {
+    running_with(Heartbeat::new()).await
+}
+
+async fn running_with(heartbeat: Heartbeat) -> Running {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = server.address();
     let (status, receiver) = watch::channel(Arc::new(troubled()));
     let stop = CancellationToken::new();
     let (operator, asked) = Operator::new();
-    let sources = Sources { status: receiver, heartbeat: Heartbeat::new(), metrics: Metrics::install(), operator };
+    let sources = Sources { status: receiver, heartbeat, metrics: Metrics::install(), operator };
     let mut served = JoinSet::new();
     served.spawn(server.serve(sources, stop.clone()));
     Running { address, status, stop, served, asked }
@@ -70,6 +74,18 @@ async fn readiness_follows_the_status() {
     assert_eq!(get(running.address, "/readyz").await.unwrap().code, 200);
     running.status.send_modify(|status| Arc::make_mut(status).state = State::NotReady);
     assert_eq!(get(running.address, "/readyz").await.unwrap().code, 503);
+}
+
+/// A node that stands still is NOT READY wherever one looks.
+#[tokio::test]
+async fn what_a_node_that_stands_still_said_last_is_not_believed() {
+    let running = running_with(Heartbeat::that_stopped(Duration::from_secs(31))).await;
+    running.status.send_modify(|status| Arc::make_mut(status).set_reasons(Vec::new()));
+    let get = async |path: &str| String::from_utf8(get(running.address, path).await.unwrap().body).unwrap();
+    for path in ["/readyz", "/status"] {
+        assert!(get(path).await.contains(r#""code":"stuck""#), "{path}");
+    }
+    assert!(get("/").await.contains("NOT READY"));
 }
 
 #[tokio::test]

@@ -95,18 +95,6 @@ impl Applier<'_, '_> {
         Ok(stored.next)
     }
 
-    /// What the service did to rows of these events, and no trigger saw, becomes events. Answers whether there was anything.
-    fn ingest_unseen_of(&mut self, table: &Replicated, events: &[Stored]) -> Result<bool, Error> {
-        let Some(shape) = table.shape.as_ref().filter(|_| !self.sees_all(table)) else { return Ok(false) };
-        let mut any = false;
-        for events in events.chunk_by(|one, next| one.record_id == next.record_id) {
-            if let Ok(key) = record::parse_record_id(&events[0].record_id, &shape.key) {
-                any |= self.ingest_unseen(table, shape, &key)?;
-            }
-        }
-        Ok(any)
-    }
-
     /// The same of a table that is not declared here: what the donor's vector counts it brings again, or nobody needs it any more.
     fn forget_strays(
         &mut self,
@@ -121,6 +109,18 @@ impl Applier<'_, '_> {
         let gone: Vec<EventId> = kept.into_iter().map(|(id, _)| id).filter(goes).collect();
         self.tx.drop_strays(table, &gone)?;
         Ok(next)
+    }
+
+    /// What the service did to rows of these events, and no trigger saw, becomes events. Answers whether there was anything.
+    fn ingest_unseen_of(&mut self, table: &Replicated, events: &[Stored]) -> Result<bool, Error> {
+        let Some(shape) = table.shape.as_ref().filter(|_| !self.sees_all(table)) else { return Ok(false) };
+        let mut any = false;
+        for events in events.chunk_by(|one, next| one.record_id == next.record_id) {
+            if let Ok(key) = record::parse_record_id(&events[0].record_id, &shape.key) {
+                any |= self.ingest_unseen(table, shape, &key)?;
+            }
+        }
+        Ok(any)
     }
 
     /// The same for the events of one record, the oldest first, beside those that the donor has.
