@@ -512,7 +512,9 @@ impl Replica {
         if self.load_once(at)? {
             return Ok(Worked::Applied);
         }
-        if self.sweep_once(at)? {
+        // What rows hold that no event knows becomes events: under an id that is this node's, and not below what a load is to bring.
+        let sweeps = self.flows() || !self.store.durable().loaded || matches!(self.phase, Phase::Settling { .. });
+        if sweeps && self.sweep_once(at)? {
             return Ok(Worked::Other);
         }
         if self.flows() {

@@ -19,7 +19,7 @@ pub enum Phase {
     /// Is the first node: what is in its tables becomes events.
     Founding,
     /// Loads everything from another node.
-    Joining(Joiner),
+    Joining(Box<Joiner>),
     /// Everything is loaded; its own rows are compared with it.
     Settling {
         /// The position to begin at.

@@ -41,6 +41,8 @@ pub struct Joiner {
     tables: VecDeque<String>,
     /// The tables that were asked for, or will be.
     known: Vec<String>,
+    /// Tables with events that this donor did not bring.
+    held: Vec<String>,
     after: Option<String>,
     needs_definitions: bool,
     arrived: VecDeque<Arrived>,
@@ -52,8 +54,8 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// Begins to load the `tables` from `donor`, in that run of its sidecar.
-    pub fn new((donor, session): (NodeId, Uuid), tables: impl IntoIterator<Item = String>) -> Self {
+    /// Begins to load the `tables` from `donor`, in that run of its sidecar. In the tables that are `held` others brought events before.
+    pub fn new((donor, session): (NodeId, Uuid), tables: impl IntoIterator<Item = String>, held: Vec<String>) -> Self {
         let tables: VecDeque<String> = tables.into_iter().collect();
         Self {
             donor,
@@ -62,6 +64,7 @@ impl Joiner {
             start: None,
             target: Vector::default(),
             known: tables.iter().cloned().collect(),
+            held,
             tables,
             after: None,
             needs_definitions: true,
@@ -97,6 +100,7 @@ impl Joiner {
         (self.donor, self.session) = (donor, session);
         self.under_way = None;
         self.needs_definitions = true;
+        self.held.clone_from(&self.known);
         vector.covers(&self.target)
     }
 
@@ -168,9 +172,9 @@ impl Joiner {
         true
     }
 
-    /// The page to work on.
-    pub fn arrived(&mut self) -> Option<&mut Arrived> {
-        self.arrived.front_mut()
+    /// The page to work on, and the tables in which something may stand that another donor brought.
+    pub fn arrived(&mut self) -> Option<(&mut Arrived, &[String])> {
+        Some((self.arrived.front_mut()?, &self.held))
     }
 
     /// The work on that page is done.
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
         let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
-        let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()]);
+        let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()], Vec::new());
         assert_eq!(joiner.next_request(9, || 1).unwrap().2, Request::Definitions);
         assert!(joiner.next_request(9, || 2).is_none(), "one at a time");
         joiner.took_definitions(&vector(&[(1, 10), (2, 5)]), ["T", "old"]);
@@ -217,9 +221,10 @@ mod tests {
         assert_eq!((asked, request), (donor(2).0, wanted));
         assert!(joiner.took_page(page(&[(1, 12), (2, 7)], 9, None)));
         assert!(joiner.next_request(9, || 5).is_none(), "what has come is stored first");
-        assert_eq!(joiner.arrived().unwrap().after, None);
+        assert_eq!(joiner.arrived().unwrap().0.after, None);
         joiner.stored();
-        let arrived = joiner.arrived().unwrap();
+        let (arrived, held) = joiner.arrived().unwrap();
+        assert_eq!(held, ["t", "u", "old"], "the first donor brought them");
         assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
         joiner.stored();
         joiner.next_request(9, || 5).unwrap();
@@ -242,7 +247,7 @@ mod tests {
     #[test]
     fn a_donor_that_lacks_what_was_loaded_does_not_go_on() {
         let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
-        let mut joiner = Joiner::new(donor(1), ["t".to_owned()]);
+        let mut joiner = Joiner::new(donor(1), ["t".to_owned()], Vec::new());
         joiner.next_request(9, || 1).unwrap();
         joiner.took_definitions(&vector(&[(1, 10)]), []);
         joiner.next_request(9, || 2).unwrap();

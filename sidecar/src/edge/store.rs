@@ -54,6 +54,7 @@ use std::time::{Duration, Instant};
 
 use rowcast_schema::declaration::Declaration;
 use rowcast_schema::layout::{Layout, LayoutId};
+use rowcast_schema::{event_table, identifier};
 use rusqlite::Connection;
 use uuid::Uuid;
 
@@ -85,6 +86,7 @@ pub use self::staged::Staged;
 pub use self::tx::{Content, Newest, Place, Tx};
 pub use self::uninstall::{Removed, uninstall};
 use crate::clock::{Clock, Timestamp};
+use crate::event::EventId;
 use crate::limits;
 use crate::position::{NodeId, Sequence, Vector};
 
@@ -354,6 +356,29 @@ impl Store {
             }
         }
         tables
+    }
+
+    /// The tables with events of other nodes, declared or not.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn tables_of_others(&self) -> Result<Vec<String>, Error> {
+        let [first, last] =
+            [0, Sequence::MAX >> 1].map(|sequence| EventId { origin: self.durable.node, sequence }.to_string());
+        let has_others = |table: &String| {
+            let events = identifier::quoted(&event_table::name(table));
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM {events} WHERE id < ?1) OR EXISTS (SELECT 1 FROM {events} WHERE ?2 < id)"
+            );
+            self.connection.query_row(&sql, (&first, &last), |row| row.get::<_, bool>(0))
+        };
+        let mut others = Vec::new();
+        for table in serve::event_tables(&self.connection)? {
+            if has_others(&table).doing_with(|| format!("look for events of others in `{table}`"))? {
+                others.push(table);
+            }
+        }
+        Ok(others)
     }
 
     /// Whether a migration is under way, so that nothing can be written.

@@ -99,8 +99,11 @@ impl Replica {
             return Ok(false);
         }
         let since = *self.retention.given_up_since.get_or_insert(at.uptime);
-        // It needs somebody to load from, or nobody would be left who is READY.
-        if at.uptime < since + LISTEN_TIME || self.members.donors(self.schema(), at.uptime).is_empty() {
+        // It needs somebody to load from, or nobody would be left who is READY. Where the only one is who this node has given up, and
+        // gives way to, it is that one: several that wait for each other would wait for good.
+        let has_donor = !self.members.donors(self.schema(), at.uptime).is_empty()
+            || self.retention.membership.gives_way_to_lost(own, at.uptime);
+        if at.uptime < since + LISTEN_TIME || !has_donor {
             return Ok(false);
         }
         self.start_over(at)?;
@@ -175,6 +178,8 @@ impl Replica {
         self.retention.must_load_again = false;
         self.retention.stuck_since = None;
         self.backlog.clear();
+        // What rows hold is compared with what the load brings.
+        self.sweeps.clear();
         self.fetching.forget();
         self.order.clear();
         self.confirming = None;

@@ -112,6 +112,8 @@ impl Replica {
         if presence.node == self.node() {
             return self.heard_twin(&presence, at);
         }
+        // Also of one that nothing is taken from: so it hears that it was given up, and what it lacks.
+        self.answer_wanted |= presence.ask;
         if !self.retention.membership.heard(self.node(), &presence, at.wall, at.uptime) {
             return;
         }
@@ -121,7 +123,6 @@ impl Replica {
             self.order.heard(origin, head);
         }
         self.answered_at.get_or_insert(at.uptime);
-        self.answer_wanted |= presence.ask;
         let (name, node, schema) = (presence.name.clone(), presence.node, presence.schema.clone());
         let before = self.members.get(node).map(|before| (before.presence.session, before.sure_at));
         if before.map(|(session, _)| session) != Some(presence.session) {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use rowcast_schema::layout::LayoutId;
+use uuid::Uuid;
 
 use super::{Failure, Fatal, Moment, Replica, Worked};
 use crate::bootstrap::gate::Phase;
 use crate::bootstrap::joiner::{Arrived, Joiner};
 use crate::clock::Timestamp;
-use crate::edge::store::{Definitions, Error, SnapshotPage};
+use crate::edge::store::{Definitions, Error, SnapshotPage, Store};
 use crate::flow::apply::Applier;
 use crate::flow::fetch::AskId;
 use crate::flow::ingest;
@@ -27,6 +28,16 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(10);
 
 /// The pause after a request of a joiner that brought nothing.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
+
+/// Begins to load everything from a node, in that run of its sidecar.
+fn joiner_of(store: &Store, whence: (NodeId, Uuid)) -> Box<Joiner> {
+    let tables = store.loaded_tables();
+    let held = store.tables_of_others().unwrap_or_else(|error| {
+        tracing::warn!(%error, "all tables are taken for ones with events of others: the load takes longer");
+        tables.clone()
+    });
+    Box::new(Joiner::new(whence, tables, held))
+}
 
 impl Replica {
     /// After the first answer, how long the others may take with theirs.
@@ -66,11 +77,10 @@ impl Replica {
             if self.options.first {
                 tracing::warn!("--first is ignored: other nodes have data, and it is loaded from them");
             }
-            let tables = self.store.loaded_tables();
             tracing::info!(donor = self.members.name(donor), "everything is loaded from another node");
             self.retention.clock_floor = self.clock_floor(at);
             let session = self.members.presence(donor).map(|presence| presence.session).unwrap_or_default();
-            self.phase = Phase::Joining(Joiner::new((donor, session), tables));
+            self.phase = Phase::Joining(joiner_of(&self.store, (donor, session)));
         } else if self.options.first
             && !durable.loaded
             && waited
@@ -129,7 +139,7 @@ impl Replica {
                     donor = name,
                     "the donor is gone, and what was loaded from it may be: everything is loaded from the beginning"
                 );
-                *joiner = Joiner::new(from, self.store.loaded_tables());
+                *joiner = joiner_of(&self.store, from);
             }
         }
         let next_ask = &mut self.next_ask;
@@ -214,7 +224,7 @@ impl Replica {
         }
         let Phase::Joining(joiner) = &mut self.phase else { return None };
         if !joiner.took_page(page) {
-            *joiner = Joiner::new(joiner.whence(), self.store.loaded_tables());
+            *joiner = joiner_of(&self.store, joiner.whence());
             return Some("the donor has less than it had: everything is loaded from the beginning".into());
         }
         None
@@ -224,7 +234,7 @@ impl Replica {
     /// Answers whether it did anything.
     pub(super) fn load_once(&mut self, at: Moment) -> Result<bool, Failure> {
         let Self { store, phase: Phase::Joining(joiner), retention, .. } = self else { return Ok(false) };
-        let Some(arrived) = joiner.arrived() else { return Ok(false) };
+        let Some((arrived, held)) = joiner.arrived() else { return Ok(false) };
         let done = store.write(|tx| {
             // I3: what was written here comes before what others wrote.
             if tx.durable.loaded && ingest::is_long(tx)? {
@@ -238,11 +248,11 @@ impl Replica {
             let next = match forgotten {
                 // On most nodes that load there is nothing but what the load brings.
                 None if !applier.has_events(table, after.as_deref(), page)? => {
-                    applier.snapshot_page(page)?;
+                    applier.snapshot_page(page, held)?;
                     None
                 }
                 None => {
-                    applier.snapshot_page(page)?;
+                    applier.snapshot_page(page, held)?;
                     applier.forget(table, after.as_deref(), page, &retention.left)?
                 }
                 Some(after) => applier.forget(table, after.as_deref(), page, &retention.left)?,

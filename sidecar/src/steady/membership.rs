@@ -273,7 +273,18 @@ impl Membership {
 
     /// Whether this node has to start over under a new node id: it is expelled, or gives way to another one.
     pub fn must_start_over(&self, own: NodeId, uptime: Duration) -> bool {
-        self.rows.values().any(|row| {
+        self.heeded(own, uptime).next().is_some()
+    }
+
+    /// Whether one of those on whose word this node starts over is one that it does not listen to now: afterwards it does, and can
+    /// load from it.
+    pub fn gives_way_to_lost(&self, own: NodeId, uptime: Duration) -> bool {
+        self.heeded(own, uptime).any(|row| row.enrolled.standing == Standing::Lost)
+    }
+
+    /// The nodes on whose word this one has to start over. They are READY.
+    fn heeded(&self, own: NodeId, uptime: Duration) -> impl Iterator<Item = &Row> {
+        self.rows.values().filter(move |row| {
             let Some(word) = row.word.filter(|word| word.ready && uptime < word.at + limits::MEMBER_TIMEOUT) else {
                 return false;
             };
@@ -530,6 +541,8 @@ mod tests {
             }
             membership.heard(node(own), &presence(2, 5, &accuses), NOW, now);
             assert_eq!(membership.must_start_over(node(own), now), expected, "{own} {accused_here:?} {accuses:?}");
+            let from_lost = expected && accused_here.is_some();
+            assert_eq!(membership.gives_way_to_lost(node(own), now), from_lost, "{own} {accused_here:?} {accuses:?}");
             let mut unready = presence(2, 5, &accuses);
             unready.ready = false;
             membership.heard(node(own), &unready, NOW, now);

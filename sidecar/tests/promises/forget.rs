@@ -62,3 +62,41 @@ fn what_was_not_announced_yet_is_an_event_before_older_ones_are_forgotten() {
     let told = node.text("SELECT json_extract(data, '$.a') AS v FROM t_Events ORDER BY timestamp");
     assert_eq!(told.as_deref(), Some("new,the service"));
 }
+
+/// The donor was restored from a backup while a node loaded from it, and gives its numbers out again: what they stood for is
+/// counted by nobody.
+#[test]
+fn what_an_earlier_load_brought_gives_way_to_the_event_that_has_its_number_now() {
+    let both = format!("{TABLE} CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    let mut node = Node::ready(&toml(&["t", "u"]), &both);
+    node.replica = None;
+    let (now, donor) = (clock::now(), node_id(9));
+    let page = |table: &str, sequence, record: &str| {
+        let shape = layout(table, &["id", "a"]);
+        let event = event(&shape, record, Some(&format!(r#"{{"id":"{record}","a":"x"}}"#)), now);
+        let row = SnapshotRow { origin: donor, sequence, group_last: sequence, processed: true, event };
+        let vector = [(donor, 5)].into_iter().collect();
+        SnapshotPage { vector, rows: vec![row], layouts: vec![shape], ..SnapshotPage::default() }
+    };
+    let load = |node: &mut Node, page: &SnapshotPage| {
+        let held = node.store().tables_of_others().unwrap();
+        node.store().write(|tx| Applier::new(tx, now).snapshot_page(page, &held)).unwrap();
+        held
+    };
+    assert!(load(&mut node, &page("t", 5, "before")).is_empty(), "nobody else's events are here yet");
+    assert_eq!(node.text("SELECT id AS v FROM t").as_deref(), Some("before"));
+    assert_eq!(load(&mut node, &page("u", 5, "after")), ["t"]);
+    assert_eq!((node.text("SELECT id AS v FROM t"), node.events("t")), (None, 0));
+    assert_eq!((node.text("SELECT id AS v FROM u").as_deref(), node.events("u")), (Some("after"), 1));
+    let kept = node.text("SELECT what || ' ' || record_id AS v FROM _rowcast_mended");
+    assert_eq!(kept.as_deref(), Some("renumbered before"));
+    // The same event again is no other one.
+    assert_eq!(load(&mut node, &page("u", 5, "after")), ["u"]);
+    assert_eq!((node.text("SELECT id AS v FROM u").as_deref(), node.events("u")), (Some("after"), 1));
+    // Where a table keeps its history it keeps what it counts, and this was never counted.
+    load(&mut node, &page("u", 4, "after"));
+    forget(&mut node, &page("t", 3, "nothing"));
+    let mut store = node.store();
+    store.write(|tx| Applier::new(tx, now).forget("u", None, &page("u", 5, "after"), &Default::default())).unwrap();
+    assert_eq!(node.text("SELECT group_concat(sequence_number) AS v FROM u_Events").as_deref(), Some("5"));
+}

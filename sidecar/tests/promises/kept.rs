@@ -212,7 +212,7 @@ fn a_load_forgets_of_tables_that_are_not_declared_what_the_donor_has_no_more() {
             let mut applier = Applier::new(tx, now);
             assert!(applier.has_events("gone", None, &page)?);
             if after.is_none() {
-                applier.snapshot_page(&page)?;
+                applier.snapshot_page(&page, &[])?;
             }
             applier.forget("gone", after.as_deref(), &page, &Default::default())
         });

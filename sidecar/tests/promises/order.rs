@@ -453,7 +453,7 @@ fn what_a_load_has_brought_is_older_than_what_is_written_next_also_after_a_crash
     let mut store = node.store();
     let done = store.write(|tx| {
         let mut applier = Applier::new(tx, now);
-        applier.snapshot_page(&page)?;
+        applier.snapshot_page(&page, &[])?;
         applier.finish()
     });
     done.unwrap();

@@ -166,7 +166,7 @@ fn a_row_of_which_all_that_is_left_waits_for_the_clock_goes_and_never_passes_for
     let mut store = node.store();
     let done = store.write(|tx| {
         let mut applier = Applier::new(tx, now);
-        applier.snapshot_page(&page)?;
+        applier.snapshot_page(&page, &[])?;
         applier.forget("t", None, &page, &std::collections::BTreeSet::new())?;
         applier.finish()
     });

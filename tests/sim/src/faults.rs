@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use crate::disk::{self, Failing};
 use crate::schema::{STEPS, Step};
-use crate::service::TABLES;
+use crate::service::{self, TABLES};
 use crate::world::World;
 
 /// Something that is done to the world.
@@ -298,9 +298,24 @@ impl World {
         let Some(table) = self.nodes[node].undeclared.take() else { return };
         self.tell(format_args!("n{node} declares {table} again"));
         self.story.count("table declared again");
+        if !self.nodes[node].has_no_database() {
+            self.start_service(node);
+            self.make_missing(node, table);
+            if !self.nodes[node].service.as_ref().is_some_and(|service| service::is_known_to_be_left(service, table)) {
+                self.judge.void_unseen(node, table);
+            }
+        }
         if self.nodes[node].sidecar.is_some() || self.nodes[node].seeker.is_some() {
             self.nodes[node].stop_sidecar();
             self.fault(Fault::Start { node });
+        }
+    }
+
+    /// The service makes a table that its sidecar was not told of: what loaded everything meanwhile has none.
+    pub fn make_missing(&mut self, node: usize, table: &str) {
+        let Some(service) = &self.nodes[node].service else { return };
+        if let Err(error) = service.execute_batch(&service::sql_of(table)) {
+            self.judge.wrong.push(format!("node {node}: `{table}` cannot be made: {error}"));
         }
     }
 

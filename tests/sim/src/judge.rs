@@ -137,6 +137,15 @@ impl Judge {
         }
     }
 
+    /// What a node's service did to a table, and no trigger saw, is void: everything was loaded meanwhile.
+    pub fn void_unseen(&mut self, node: usize, table: &str) {
+        for (number, _, done) in self.promised.iter_mut().filter(|(_, of, _)| *of == node) {
+            for changed in done.changed.extract_if(.., |changed| changed.table == table && !changed.seen) {
+                self.void.entry((node, changed.table, changed.record.clone())).or_default().push((*number, changed));
+            }
+        }
+    }
+
     /// A frame was sent.
     pub fn frame(&mut self, origin: Option<NodeId>, frame: &[u8]) {
         match (wire::decode(frame), origin) {

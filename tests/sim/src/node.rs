@@ -93,8 +93,8 @@ pub struct Sidecar {
     pub ready: bool,
     /// Since when it says that it is sure of itself.
     pub sure_since: Option<u64>,
-    /// Whom it has given up.
-    pub given_up: Vec<NodeId>,
+    /// Everything was loaded when it started.
+    pub was_loaded: bool,
     /// It has caught up since it started.
     pub caught_up: bool,
     /// A copy of the database, for a node that has none.
@@ -217,6 +217,7 @@ impl Node {
             session: Uuid::from_u64_pair(chance.number(), chance.number()),
         };
         let store = Store::open(&self.file(""), declaration).map_err(|error| error.chain())?;
+        let was_loaded = store.durable().loaded;
         let reader = Reader::open(store.path(), store.declaration()).map_err(|error| error.chain())?;
         let replica = Replica::new(store, options, at).map_err(|error| error.chain())?;
         self.sidecar = Some(Sidecar {
@@ -228,7 +229,7 @@ impl Node {
             asked: Vec::new(),
             ready: false,
             sure_since: None,
-            given_up: Vec::new(),
+            was_loaded,
             caught_up: false,
             copy: None,
         });

@@ -132,6 +132,7 @@ impl World {
                     if begin + HEALING_MAX < self.now.saturating_sub(if waited_for_clocks { 3_700_000_000 } else { 0 })
                     {
                         self.judge.wrong.push(format!("stalled: {why}"));
+                        self.tell_why_not_ready();
                         return;
                     }
                 }
@@ -154,6 +155,16 @@ impl World {
     }
 
     /// What is not as it must be in the end.
+    /// What each node says of itself, for whoever reads the story of a stall.
+    fn tell_why_not_ready(&mut self) {
+        for node in &mut self.nodes {
+            let moment = node.moment(self.now);
+            let Some(sidecar) = &mut node.sidecar else { continue };
+            let reasons = sidecar.replica.status(moment).reasons;
+            self.story.tell(self.now, format_args!("n{} says {reasons:?}", node.number));
+        }
+    }
+
     fn unfinished(&mut self) -> Option<String> {
         let now = self.now;
         for node in &mut self.nodes {

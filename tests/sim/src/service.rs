@@ -45,6 +45,19 @@ pub const SQL: &str = "
     CREATE TABLE posts (id TEXT NOT NULL PRIMARY KEY, v TEXT);
 ";
 
+/// What makes one of them where it is missing.
+pub fn sql_of(table: &str) -> String {
+    let made = format!("CREATE TABLE {table} ");
+    let line = SQL.lines().find(|line| line.trim_start().starts_with(&made)).expect("all tables are made");
+    line.replace(&made, &format!("CREATE TABLE IF NOT EXISTS {table} "))
+}
+
+/// Whether the sidecar knows that rows of a table without an event were written while it was not declared.
+pub fn is_known_to_be_left(service: &Connection, table: &str) -> bool {
+    let noted = "SELECT coalesce(json_extract(value, '$.again'), 0) FROM _rowcast_state WHERE key = 'reconcile:' || ?1";
+    service.query_row(noted, [table], |row| row.get(0)).unwrap_or(false)
+}
+
 /// The declaration, with the history that all tables keep, and without a table that is not declared.
 pub fn declaration(history: &str, without: Option<&str>) -> String {
     let mut text = format!("service = \"sim\"\n[defaults]\nhistory = \"{history}\"\n");

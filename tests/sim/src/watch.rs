@@ -1,6 +1,8 @@
 //! What is looked at while the world goes on: what a node makes, what is on its disk, and whether it may say READY.
 
-use rowcast::position::Vector;
+use rowcast::edge::store::members_of;
+use rowcast::position::{NodeId, Vector};
+use rowcast::steady::membership::Standing;
 use rowcast::wire::{self, Message};
 
 use crate::disk;
@@ -21,12 +23,11 @@ impl World {
         self.nodes[node].told.clear();
     }
 
-    /// A node says whether it is sure of itself, and whom it has given up.
+    /// A node says whether it is sure of itself.
     pub fn note_said(&mut self, node: usize, frame: &[u8]) {
         let Some(sidecar) = &mut self.nodes[node].sidecar else { return };
         let Ok(Message::Presence(presence)) = wire::decode(frame) else { return };
         sidecar.sure_since = presence.sure.then(|| sidecar.sure_since.unwrap_or(self.now));
-        sidecar.given_up = presence.lost.into_iter().map(|(id, _)| id).collect();
     }
 
     /// A node is told by another one what that has.
@@ -112,10 +113,14 @@ impl World {
     /// still there.
     fn judge_caught_up(&mut self, node: usize) {
         let Node { sidecar: Some(sidecar), told, others_had, .. } = &self.nodes[node] else { return };
+        // As it is stored: what it told of it last is older than what a load brought.
+        let members = members_of(&self.nodes[node].file("")).expect("a node that runs has members");
+        let given_up: Vec<NodeId> =
+            members.iter().filter(|member| member.standing != Standing::Member).map(|member| member.node).collect();
         let (mut there, mut had) = (Vector::default(), Vector::default());
         let others = self.nodes.iter().filter(|other| other.number != node && other.sidecar.is_some() && other.hears());
         // Who is given up brings along what it has under another id.
-        for other in others.filter(|other| other.id().is_none_or(|id| !sidecar.given_up.contains(&id))) {
+        for other in others.filter(|other| other.id().is_none_or(|id| !given_up.contains(&id))) {
             let is_told = self.lately(told.get(&other.number).copied());
             if is_told || (self.reach_each_other(other.number, node) && self.has_surely_heard(node, other.number)) {
                 there.join(&self.vector_of(other.number).into_iter().collect());
@@ -124,7 +129,7 @@ impl World {
         }
         let has = &sidecar.replica.store().durable().vector;
         let wanted = had.within(&there);
-        let wanted = sidecar.given_up.iter().fold(wanted, |wanted, &id| wanted.without(id));
+        let wanted = given_up.iter().fold(wanted, |wanted, &id| wanted.without(id));
         if !has.covers(&wanted) {
             self.judge.wrong.push(format!("n{node} has caught up with {has:?}, and the others had {wanted:?}"));
         }
@@ -142,12 +147,12 @@ impl World {
 
     /// Whether a node must have been told by another one, whatever was noted: that has been there, and sure of itself, for a while.
     /// Not on a bus that loses messages, or takes its time, where the node had no reason to wait longer, as it had not if that was so
-    /// until now and it was READY before; and nobody has heard anybody for as long as nothing happened.
+    /// until now and it started with everything loaded; and nobody has heard anybody for as long as nothing happened.
     fn has_surely_heard(&self, node: usize, other: usize) -> bool {
         let slow = QUICK < self.net.delay_max || self.net.loss > 0;
         let was_slow = slow || self.lately(self.net.healed_at);
-        let Node { sidecar: Some(sidecar), disk_lost, was_ready, .. } = &self.nodes[node] else { return false };
-        if self.lately(self.skipped_at) || (slow && *disk_lost) || (was_slow && *was_ready) {
+        let Node { sidecar: Some(sidecar), disk_lost, .. } = &self.nodes[node] else { return false };
+        if self.lately(self.skipped_at) || (slow && *disk_lost) || (was_slow && sidecar.was_loaded) {
             return false;
         }
         let is_there = |sidecar: &Sidecar| !self.lately(Some(sidecar.connected_at));

@@ -458,6 +458,9 @@ impl World {
     }
 
     fn write(&mut self, node: usize) {
+        if let Some(table) = self.nodes[node].undeclared {
+            self.make_missing(node, table);
+        }
         let made = self.nodes[node].service.as_ref().and_then(|service| Made::of(service).ok()).unwrap_or_default();
         let sql = service::draw(&mut self.work, &mut self.mark, self.records, &made);
         let wall = self.nodes[node].wall_millis(self.now);

@@ -8,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension as _, Params};
 use super::error::{Doing as _, Error};
 use super::reader::Reader;
 use super::serve::Fingerprints;
-use super::tx::unsigned;
+use super::tx::{Tx, unsigned};
 use super::{Store, serve, strays};
 use crate::clock::Timestamp;
-use crate::event::{EventId, Fingerprint};
+use crate::event::{Event, EventId, Fingerprint};
 use crate::position::{NodeId, Sequence};
 
 const READING: &str = "read what tells events from others";
@@ -60,6 +60,17 @@ impl Store {
     }
 }
 
+impl Tx<'_> {
+    /// The event that stands under that identity in the event table of one of the `tables`, declared or not, or beside them: that one
+    /// has no table's name.
+    ///
+    /// # Errors
+    /// When SQLite fails, or our tables hold what we did not write.
+    pub fn event_among(&self, tables: &[String], id: EventId) -> Result<Option<Event>, Error> {
+        find(self.connection, tables.iter().map(String::as_str), id)
+    }
+}
+
 impl Reader {
     /// The same, for another node.
     ///
@@ -84,13 +95,24 @@ pub(super) fn fingerprint<'t>(
     tables: impl Iterator<Item = &'t str>,
     id: EventId,
 ) -> Result<Option<Fingerprint>, Error> {
+    Ok(find(connection, tables, id)?.map(|event| event.fingerprint()))
+}
+
+/// The event of that identity in the event table of one of the `tables`, or among those of tables that are not declared: there its
+/// table has no name.
+fn find<'t>(
+    connection: &Connection,
+    tables: impl Iterator<Item = &'t str>,
+    id: EventId,
+) -> Result<Option<Event>, Error> {
     let text = id.to_string();
-    let stored = tables.map(|table| quoted(&event_table::name(table))).chain([strays::STRAYS.to_owned()]);
-    for events in stored {
-        let mut found = None;
-        each(connection, &serve::event_by_id(&events), [&text], |_, fingerprint| found = Some(fingerprint))?;
-        if found.is_some() {
-            return Ok(found);
+    let stored =
+        tables.map(|table| (quoted(&event_table::name(table)), table)).chain([(strays::STRAYS.to_owned(), "")]);
+    for (events, table) in stored {
+        let mut statement = connection.prepare_cached(&serve::event_by_id(&events)).doing(READING)?;
+        let mut rows = statement.query([&text]).doing(READING)?;
+        if let Some(row) = rows.next().doing(READING)? {
+            return serve::event_of(row, table).map(|(_, event, _)| Some(event));
         }
     }
     Ok(None)

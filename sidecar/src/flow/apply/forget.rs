@@ -19,9 +19,13 @@ impl Applier<'_, '_> {
     /// the same: what a page has lies close together in the table and in the index of the records, in any order, and in
     /// the index of the ids it is spread over all.
     ///
+    /// In the tables that are `held` there may be events that another donor brought, or this one before it was restored from a backup:
+    /// what stands there under the number of another event gives way.
+    ///
     /// # Errors
     /// When the database fails.
-    pub fn snapshot_page(&mut self, page: &SnapshotPage) -> Result<(), Error> {
+    pub fn snapshot_page(&mut self, page: &SnapshotPage, held: &[String]) -> Result<(), Error> {
+        let gave_way = if held.is_empty() { BTreeSet::new() } else { self.give_way(page, held)? };
         page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
         page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
         let mut rows: Vec<&SnapshotRow> = page.rows.iter().collect();
@@ -36,7 +40,44 @@ impl Applier<'_, '_> {
             }
             self.snapshot_event(id, row.group_last, &row.event)?;
         }
+        for (table, record_id) in gave_way {
+            self.refold(&table, &record_id)?;
+            if let Some(table) = self.tx.tables().get(&table).cloned() {
+                self.delete_unknown(&table, &record_id)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Takes out what stands under the number of an event of the page, and is another event: the number was given out twice, the first
+    /// time by a node that was set back since. Nothing here counts it, so the donor's counts; what it made of its record is kept
+    /// beside. Answers the records, to be made anew.
+    fn give_way(&mut self, page: &SnapshotPage, held: &[String]) -> Result<BTreeSet<(String, String)>, Error> {
+        let own = self.tx.durable.node;
+        let mut records = BTreeSet::new();
+        for row in page.rows.iter().filter(|row| row.origin != own) {
+            let id = EventId { origin: row.origin, sequence: row.sequence };
+            let Some(stored) = self.tx.event_among(held, id)? else { continue };
+            if stored.fingerprint() == row.event.fingerprint() {
+                continue;
+            }
+            tracing::warn!(
+                event = %id,
+                table = stored.table,
+                "an event of an earlier load gives way to the one that has its number now: the node that made it was set back"
+            );
+            let Some(table) = self.tx.tables().get(&stored.table).cloned() else {
+                self.tx.drop_strays(&stored.table, &[id])?;
+                continue;
+            };
+            // I3, as in `forget`.
+            self.ingest_unseen_of(&table, &stored.record_id)?;
+            let kept = Kept { record: &stored.record_id, what: "renumbered", found: stored.data, made: None };
+            self.tx.keep_found(&table, &kept, self.now)?;
+            self.tx.drop_events(&table, &[id])?;
+            records.insert((table.name.clone(), stored.record_id));
+        }
+        Ok(records)
     }
 
     /// Whether anything is stored here of the records after `after` and up to the end of the page.
@@ -84,7 +125,11 @@ impl Applier<'_, '_> {
         let read = |tx: &Tx<'_>| tx.events_of_records(&table, after, page.next.as_deref(), limits::FORGET_EVENTS_MAX);
         let mut stored = read(self.tx)?;
         // I3: the rows are made from what is left, and what the service did to them would be gone.
-        if self.ingest_unseen_of(&table, &stored.events)? {
+        let mut unseen = false;
+        for events in stored.events.chunk_by(|one, next| one.record_id == next.record_id) {
+            unseen |= self.ingest_unseen_of(&table, &events[0].record_id)?;
+        }
+        if unseen {
             stored = read(self.tx)?;
         }
         let none = BTreeSet::new();
@@ -111,16 +156,13 @@ impl Applier<'_, '_> {
         Ok(next)
     }
 
-    /// What the service did to rows of these events, and no trigger saw, becomes events. Answers whether there was anything.
-    fn ingest_unseen_of(&mut self, table: &Replicated, events: &[Stored]) -> Result<bool, Error> {
+    /// What the service did to the row of a record, and no trigger saw, becomes an event. Answers whether there was anything.
+    fn ingest_unseen_of(&mut self, table: &Replicated, record_id: &str) -> Result<bool, Error> {
         let Some(shape) = table.shape.as_ref().filter(|_| !self.sees_all(table)) else { return Ok(false) };
-        let mut any = false;
-        for events in events.chunk_by(|one, next| one.record_id == next.record_id) {
-            if let Ok(key) = record::parse_record_id(&events[0].record_id, &shape.key) {
-                any |= self.ingest_unseen(table, shape, &key)?;
-            }
+        match record::parse_record_id(record_id, &shape.key) {
+            Ok(key) => self.ingest_unseen(table, shape, &key),
+            Err(_) => Ok(false),
         }
-        Ok(any)
     }
 
     /// The same for the events of one record, the oldest first, beside those that the donor has.
@@ -134,8 +176,13 @@ impl Applier<'_, '_> {
         let own = self.tx.durable.node;
         let (is_known, keeps_history) = (!given.is_empty(), table.declared.history == History::Forever);
         let is_covered = |event: &Stored| event.version.sequence <= covered.of(event.version.origin);
+        let counted = &self.tx.durable.vector;
         let stays = |event: &&Stored| {
-            let kept = is_covered(event) && is_known && keeps_history;
+            // What the donor has of it, too, is not newer than what it gives. What only an earlier load brought is counted by nobody: its
+            // author may have been set back since, and have given its number to another event.
+            let superseded = given.last().is_some_and(|newest| event.version < *newest);
+            let is_counted = event.version.sequence <= counted.of(event.version.origin);
+            let kept = keeps_history && superseded && is_covered(event) && is_counted;
             given.contains(&event.version) || kept || (event.version.origin == own && !is_covered(event))
         };
         let (stay, out): (Vec<&Stored>, Vec<&Stored>) = events.iter().partition(stays);
