@@ -65,6 +65,8 @@ pub struct Applier<'t, 'a> {
     again: bool,
     /// The row that is written has been compared: no service's word is in it that no event knows.
     compared: bool,
+    /// What is applied is a page of a load: others may have forgotten deletes that lie behind what is here.
+    loads: bool,
     /// Groups that are applied together.
     deferred: deferred::Deferred<'a>,
     /// Events that were kept for tables that are not declared here.
@@ -83,6 +85,7 @@ impl<'t, 'a> Applier<'t, 'a> {
             contexts: BTreeMap::new(),
             again: false,
             compared: false,
+            loads: false,
             deferred: deferred::Deferred::default(),
             strays: 0,
             done: Applied::default(),
@@ -316,6 +319,9 @@ impl<'t, 'a> Applier<'t, 'a> {
             Found::Same => return Ok(false),
             Found::Restore => self.settle(table, shape, &shape.record_id_of_key(key))?,
             Found::Change(change) => self.done.ingested.push(ingest::changes(self.tx, vec![change], self.now)?),
+            // Right behind what the row comes from may lie below a delete that the others have forgotten. What the page does not change is
+            // compared again when everything is loaded; of a row that it changes, what a migration made of the old one goes.
+            Found::Carried(..) if self.loads => return Ok(false),
             Found::Carried(change, at) => self.done.ingested.push(ingest::carried(self.tx, vec![(change, at)])?),
         }
         Ok(true)

@@ -25,6 +25,7 @@ impl Applier<'_, '_> {
     /// # Errors
     /// When the database fails.
     pub fn snapshot_page(&mut self, page: &SnapshotPage, held: &[String]) -> Result<(), Error> {
+        self.loads = true;
         let gave_way = if held.is_empty() { BTreeSet::new() } else { self.give_way(page, held)? };
         page.layouts.iter().try_for_each(|layout| self.tx.save_layout(layout))?;
         page.contexts.iter().try_for_each(|(origin, first, vector)| self.tx.save_context(*origin, *first, vector))?;
@@ -117,6 +118,7 @@ impl Applier<'_, '_> {
         left: &BTreeSet<NodeId>,
     ) -> Result<Option<String>, Error> {
         let Some(table) = self.tx.tables().get(table).cloned() else { return self.forget_strays(table, after, page) };
+        self.loads = true;
         let mut given: BTreeMap<&str, BTreeSet<Version>> = BTreeMap::new();
         for row in &page.rows {
             let version = Version { timestamp: row.event.timestamp, origin: row.origin, sequence: row.sequence };

@@ -93,12 +93,13 @@ pub fn ingest_untold(
     }
 }
 
-/// Whether a delete of the record waits here, greater than what its row comes from. Where that delete is applied it may be
-/// forgotten already: an event that stands before it would bring the row back there.
+/// Whether a delete of the record waits here, greater than what its row comes from, or anything that waits for the clock: deletes may lie
+/// before that, too. Where such a delete is applied it may be forgotten already: an event that stands before it would bring the row back
+/// there, or a column of it.
 fn is_to_go(tx: &Tx<'_>, table: &Replicated, record_id: &str, version: &Version) -> Result<bool, Error> {
     for parked in tx.parked_of(table, record_id)? {
         let is_delete = || Ok(tx.event(table, parked.id)?.is_some_and(|(event, _)| event.data.is_none()));
-        if *version < parked.version && is_delete()? {
+        if *version < parked.version && (parked.reason == ParkReason::Clock || is_delete()?) {
             return Ok(true);
         }
     }
