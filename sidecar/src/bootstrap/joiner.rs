@@ -1,9 +1,10 @@
 //! Loads everything from another node: the definitions of the tables, then table by table the events that records
 //! come from.
 //!
-//! The position that the node has when all is loaded is the vector from BEFORE the first page, of every donor the
-//! least; what came since is fetched like any gap. The node is complete when it has what the donors had at their LAST
-//! page.
+//! The position that the node has when all is loaded is the donor's vector from BEFORE the first page; what came since is
+//! fetched like any gap. The node is complete when it has what the donor had at its LAST page. With another donor, or the
+//! same one started again, it begins anew: two nodes may hold two histories of one author that was set back, and half of
+//! each is the history of nobody.
 //!
 //! Pure: it says what to ask next and takes what was answered; the replica asks and stores.
 
@@ -39,8 +40,6 @@ pub struct Joiner {
     start: Option<Vector>,
     target: Vector,
     tables: VecDeque<String>,
-    /// The tables that were asked for, or will be.
-    known: Vec<String>,
     /// Tables with events that this donor did not bring.
     held: Vec<String>,
     after: Option<String>,
@@ -63,7 +62,6 @@ impl Joiner {
             under_way: None,
             start: None,
             target: Vector::default(),
-            known: tables.iter().cloned().collect(),
             held,
             tables,
             after: None,
@@ -80,28 +78,9 @@ impl Joiner {
         self.donor
     }
 
-    /// The same, with the run of its sidecar.
+    /// The same, with the run of its sidecar: a donor that was started again may have lost, or exchanged, what it had.
     pub fn whence(&self) -> (NodeId, Uuid) {
         (self.donor, self.session)
-    }
-
-    /// Whether it is still the same donor: one that was started again may have lost, or exchanged, what it had.
-    pub fn is_from(&self, donor: NodeId, session: Uuid) -> bool {
-        self.whence() == (donor, session)
-    }
-
-    /// Goes on with another donor, after the last record that came, if that one has all that was loaded so far. Answers
-    /// whether it has: else everything has to be loaded from it, or more of one record would stay here than of another.
-    /// The donor itself, started again, does not: its numbers may stand for other events now.
-    pub fn change_donor(&mut self, (donor, session): (NodeId, Uuid), vector: &Vector) -> bool {
-        if self.donor == donor {
-            return false;
-        }
-        (self.donor, self.session) = (donor, session);
-        self.under_way = None;
-        self.needs_definitions = true;
-        self.held.clone_from(&self.known);
-        vector.covers(&self.target)
     }
 
     /// What to ask now, for about so many bytes at a time; none while something is under way, while enough has come, or at the end.
@@ -135,15 +114,11 @@ impl Joiner {
         self.under_way = None;
         self.needs_definitions = false;
         for table in tables {
-            if !self.known.iter().any(|known| known.eq_ignore_ascii_case(table)) {
-                self.known.push(table.to_owned());
+            if !self.tables.iter().any(|known| known.eq_ignore_ascii_case(table)) {
                 self.tables.push_back(table.to_owned());
             }
         }
-        match &mut self.start {
-            Some(start) => start.meet(vector),
-            None => self.start = Some(vector.clone()),
-        }
+        self.start = Some(vector.clone());
         self.target.join(vector);
     }
 
@@ -206,25 +181,22 @@ mod tests {
 
     #[test]
     fn the_position_is_from_before_the_first_page_and_the_target_from_the_last() {
-        let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
-        let mut joiner = Joiner::new(donor(1), ["t".to_owned(), "u".to_owned()], Vec::new());
+        let donor = (NodeId(Uuid::from_u128(1)), Uuid::from_u128(9));
+        let mut joiner = Joiner::new(donor, ["t".to_owned(), "u".to_owned()], vec!["t".to_owned()]);
         assert_eq!(joiner.next_request(9, || 1).unwrap().2, Request::Definitions);
         assert!(joiner.next_request(9, || 2).is_none(), "one at a time");
         joiner.took_definitions(&vector(&[(1, 10), (2, 5)]), ["T", "old"]);
         joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12), (2, 5)], 9, Some("k"))));
-        assert!(joiner.change_donor(donor(2), &vector(&[(1, 12), (2, 7)])));
-        assert_eq!(joiner.next_request(9, || 3).unwrap().2, Request::Definitions, "the new donor's vector comes first");
-        joiner.took_definitions(&vector(&[(1, 12), (2, 7)]), ["old", "t"]);
         let (_, asked, request) = joiner.next_request(9, || 4).unwrap();
         let wanted = Request::Snapshot { table: "t".into(), after: Some("k".into()), bytes: 9 };
-        assert_eq!((asked, request), (donor(2).0, wanted));
+        assert_eq!((asked, request), (donor.0, wanted));
         assert!(joiner.took_page(page(&[(1, 12), (2, 7)], 9, None)));
         assert!(joiner.next_request(9, || 5).is_none(), "what has come is stored first");
         assert_eq!(joiner.arrived().unwrap().0.after, None);
         joiner.stored();
         let (arrived, held) = joiner.arrived().unwrap();
-        assert_eq!(held, ["t", "u", "old"], "the first donor brought them");
+        assert_eq!(held, ["t"]);
         assert_eq!((arrived.table.as_str(), arrived.after.as_deref()), ("t", Some("k")));
         joiner.stored();
         joiner.next_request(9, || 5).unwrap();
@@ -245,15 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_donor_that_lacks_what_was_loaded_does_not_go_on() {
-        let donor = |id| (NodeId(Uuid::from_u128(id)), Uuid::from_u128(9));
-        let mut joiner = Joiner::new(donor(1), ["t".to_owned()], Vec::new());
+    fn a_donor_that_was_set_back_is_not_believed() {
+        let donor = (NodeId(Uuid::from_u128(1)), Uuid::from_u128(9));
+        let mut joiner = Joiner::new(donor, ["t".to_owned()], Vec::new());
         joiner.next_request(9, || 1).unwrap();
         joiner.took_definitions(&vector(&[(1, 10)]), []);
         joiner.next_request(9, || 2).unwrap();
         assert!(joiner.took_page(page(&[(1, 12)], 9, Some("k"))));
         assert!(!joiner.took_page(page(&[(1, 11)], 9, None)), "it was set back");
-        assert!(!joiner.change_donor(donor(1), &vector(&[(1, 99)])), "it was started again");
-        assert!(!joiner.change_donor(donor(2), &vector(&[(1, 11)])));
     }
 }

@@ -111,6 +111,8 @@ pub struct Durable {
     pub loaded: bool,
     /// Whether this node was READY once.
     pub complete: bool,
+    /// What is to be reached before what was loaded is whole; empty when it is. Beyond the position parts of it are stored.
+    pub load_target: Vector,
     /// The number of parked events.
     pub parked: u64,
     /// How many of them wait because of their timestamps.

@@ -198,6 +198,7 @@ impl<'t, 'a> Applier<'t, 'a> {
         event: &Event,
         context: Option<&Vector>,
     ) -> Result<(), Error> {
+        self.make_room(id, event)?;
         let Some(table) = self.tx.tables().get(&event.table) else {
             self.strays += 1;
             return self.tx.insert_stray(id, group_last, event);

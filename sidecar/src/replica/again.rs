@@ -28,7 +28,7 @@ impl Replica {
     /// What is to be reached before READY: what the others have, also where they are not sure of it again yet, and what a load
     /// brought parts of.
     pub(super) fn goal(&self, at: Moment) -> Vector {
-        let mut goal = self.retention.load_target.clone();
+        let mut goal = self.store.durable().load_target.clone();
         self.members.live(at.uptime).for_each(|member| goal.join(&member.told));
         goal
     }
@@ -60,7 +60,7 @@ impl Replica {
         let durable = self.store.durable();
         let heads = self.members.heads(at.uptime);
         let gone = |(origin, _): (NodeId, Sequence)| heads.of(origin) <= durable.vector.of(origin);
-        let lacks = durable.vector.lacks(&self.retention.load_target);
+        let lacks = durable.vector.lacks(&self.store.durable().load_target);
         lacks.filter(|(origin, _)| *origin != durable.node).any(gone)
     }
 
@@ -81,7 +81,6 @@ impl Replica {
             tx.set_load_target(None)?;
             tx.set_complete()
         })?;
-        self.retention.load_target = Vector::default();
         self.phase = Phase::CatchingUp { target: self.goal(at) };
         Ok(true)
     }

@@ -104,7 +104,7 @@ impl Replica {
     }
 
     pub(super) fn take_presence(&mut self, payload: &[u8], at: Moment) {
-        let presence = match wire::decode(payload) {
+        let mut presence = match wire::decode(payload) {
             Ok(Message::Presence(presence)) => presence,
             Ok(_) => return self.note_refused("presence", &"it is another kind of message"),
             Err(error) => return self.note_refused("presence", &error),
@@ -118,6 +118,7 @@ impl Replica {
             return;
         }
         self.judge(&presence, at);
+        self.leave_parts(&mut presence);
         let own = self.node();
         for (origin, head) in presence.vector.iter().filter(|(origin, _)| *origin != own) {
             self.order.heard(origin, head);
@@ -138,6 +139,18 @@ impl Replica {
         self.reach_answer(node, before.and_then(|(_, sure_at)| sure_at));
         self.follow_lowered(node, &lowered, at);
         self.wait_for_what_is_told(at);
+    }
+
+    /// What a node holds in part, that never had everything, and cannot hand over from where this one is, is not waited for: it loaded it
+    /// from somebody who had it all, and who says so itself; or who has lost it, and whom nobody could load from, if all waited for what
+    /// nobody can bring.
+    fn leave_parts(&self, presence: &mut Presence) {
+        if presence.complete {
+            return;
+        }
+        let (own, position) = (self.node(), &self.store.durable().vector);
+        let reachable = |origin| origin == own || presence.horizon.of(origin) <= position.of(origin);
+        presence.vector = presence.vector.iter().filter(|(origin, _)| reachable(*origin)).collect();
     }
 
     pub(super) fn raise_alarm(&mut self, text: &str, at: Moment) {

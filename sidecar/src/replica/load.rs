@@ -128,19 +128,15 @@ impl Replica {
         if at.uptime < self.load_not_before {
             return true;
         }
-        let donors: Vec<&Presence> = donors.iter().filter_map(|donor| self.members.presence(*donor)).collect();
-        if !donors.iter().any(|donor| joiner.is_from(donor.node, donor.session)) {
-            let Some(donor) = donors.first() else { return true };
-            let (from, name) = ((donor.node, donor.session), &donor.name);
-            if joiner.change_donor(from, &donor.vector) {
-                tracing::warn!(donor = name, "the donor is gone; going on with another");
-            } else {
-                tracing::warn!(
-                    donor = name,
-                    "the donor is gone, and what was loaded from it may be: everything is loaded from the beginning"
-                );
-                *joiner = joiner_of(&self.store, from);
-            }
+        // One that only fell behind for a moment has all the same what it had.
+        let serves = |said: &Presence| joiner.whence() == (said.node, said.session) && said.complete && said.sure;
+        if !self.members.live(at.uptime).any(|member| serves(&member.presence)) {
+            let Some(donor) = donors.first().and_then(|donor| self.members.presence(*donor)) else { return true };
+            tracing::warn!(
+                donor = donor.name,
+                "the donor is gone, or was started again: everything is loaded from the beginning"
+            );
+            *joiner = joiner_of(&self.store, (donor.node, donor.session));
         }
         let next_ask = &mut self.next_ask;
         let request = joiner.next_request(bytes, || {
@@ -287,7 +283,6 @@ impl Replica {
             Phase::Settling { start, target } if self.sweeps.is_empty() => {
                 let (start, target) = (start.clone(), target.clone());
                 self.set_loaded(Some((&start, &target)))?;
-                self.retention.load_target = target;
                 self.retention.load_again = false;
                 self.retention.left.clear();
                 self.present_at = None;
@@ -297,12 +292,11 @@ impl Replica {
                 if !self.confirm(at) {
                     return Ok(Worked::Idle);
                 }
-                if !self.store.durable().complete || !self.retention.load_target.is_empty() {
+                if !self.store.durable().complete || !self.store.durable().load_target.is_empty() {
                     self.store.write(|tx| {
                         tx.set_load_target(None)?;
                         tx.set_complete()
                     })?;
-                    self.retention.load_target = Vector::default();
                 }
                 // READY is not taken back by a power cut.
                 self.store.harden().map_err(|error| Failure::Fatal(Fatal(error)))?;
@@ -331,7 +325,7 @@ impl Replica {
             return true;
         }
         // What was heard before the connection went is no answer.
-        let had_all = self.store.durable().complete && self.retention.load_target.is_empty();
+        let had_all = self.store.durable().complete && self.store.durable().load_target.is_empty();
         if !self.connected && !had_all {
             self.confirming = None;
             return false;

@@ -9,7 +9,7 @@ use crate::bootstrap::gate::Phase;
 use crate::clock::Timestamp;
 use crate::edge::store::{Error, Replicated, Store, Tx, Visit};
 use crate::limits;
-use crate::position::{NodeId, Sequence, Vector};
+use crate::position::{NodeId, Sequence};
 use crate::steady::compaction;
 use crate::steady::membership::{Bound, Enrolled, Hold, Membership, Standing};
 
@@ -31,8 +31,6 @@ pub(super) struct Retention {
     pub(super) left: BTreeSet<NodeId>,
     /// It has to be, from the next piece of work on.
     pub(super) must_load_again: bool,
-    /// What the last load brought parts of, until all of it is here; stands on the disk, too.
-    pub(super) load_target: Vector,
     /// What a load makes is later than this.
     pub(super) clock_floor: Timestamp,
     /// Since when nobody can hand over what is missing.
@@ -61,7 +59,6 @@ impl Retention {
             load_again: load_again.is_some(),
             left: load_again.unwrap_or_default(),
             must_load_again: false,
-            load_target: store.load_target()?,
             clock_floor: Timestamp::default(),
             stuck_since: None,
             given_up_since: None,
@@ -161,7 +158,7 @@ impl Replica {
     pub(super) fn wait_for_what_is_told(&mut self, at: Moment) {
         let Phase::CatchingUp { target } = &mut self.phase else { return };
         let mut told = self.members.told(at.uptime);
-        told.join(&self.retention.load_target);
+        told.join(&self.store.durable().load_target);
         target.meet(&told);
     }
 }

@@ -181,3 +181,20 @@ fn a_range_that_makes_no_sense_or_is_too_long_is_refused() {
         assert!(matches!(said, Message::Refused(_)), "{first} to {last}: {said:?}");
     }
 }
+
+/// A node that loaded half of it, and fell, cannot hand over what it has of an author beyond its horizon; nobody else has anything of it.
+/// Who waited for that would never be READY, and the other could load from nobody.
+#[test]
+fn what_a_node_that_was_never_complete_holds_in_part_is_not_waited_for() {
+    let mut node = Node::ready(&toml(&["t"]), TABLE);
+    node.start(false);
+    for complete in [true, false] {
+        for _ in 0..5 {
+            let horizon = [(node_id(8), 5)].into_iter().collect();
+            let said = Presence { ready: false, complete, horizon, ..presence(&node, 7, &[(8, 5)]) };
+            node.hear(said);
+            node.run();
+        }
+        assert_eq!(node.replica().is_ready(), !complete);
+    }
+}

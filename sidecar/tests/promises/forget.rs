@@ -100,3 +100,51 @@ fn what_an_earlier_load_brought_gives_way_to_the_event_that_has_its_number_now()
     store.write(|tx| Applier::new(tx, now).forget("u", None, &page("u", 5, "after"), &Default::default())).unwrap();
     assert_eq!(node.text("SELECT group_concat(sequence_number) AS v FROM u_Events").as_deref(), Some("5"));
 }
+
+/// What arrives by itself after such a load has the number of what that brought, too, while the position is below: applied at once,
+/// or laid by because its author's transaction is a long one.
+#[test]
+fn what_arrives_after_a_load_has_its_number_for_itself() {
+    let both = format!("{TABLE} CREATE TABLE u(id TEXT PRIMARY KEY NOT NULL, a TEXT);");
+    let mut node = Node::ready(&toml(&["t", "u"]), &both);
+    node.replica = None;
+    let (now, author) = (clock::now(), node_id(9));
+    let (old, new) = (layout("t", &["id", "a"]), layout("u", &["id", "a"]));
+    let made = |shape, record: &str| event(shape, record, Some(&format!(r#"{{"id":"{record}","a":"x"}}"#)), now);
+    let row = |sequence, record: &str| SnapshotRow {
+        origin: author,
+        sequence,
+        group_last: sequence,
+        processed: true,
+        event: made(&old, record),
+    };
+    let vector = [(author, 2)].into_iter().collect();
+    let rows = vec![row(1, "first"), row(2, "second")];
+    let page = SnapshotPage { vector, rows, layouts: vec![old.clone()], ..SnapshotPage::default() };
+    let held = node.store().tables_of_others().unwrap();
+    let loaded = node.store().write(|tx| {
+        tx.set_load_target(Some(&page.vector))?;
+        Applier::new(tx, now).snapshot_page(&page, &held)
+    });
+    loaded.unwrap();
+    assert_eq!(node.text("SELECT group_concat(id) AS v FROM t").as_deref(), Some("first,second"));
+
+    let mut store = node.store();
+    let arrives = |sequence, last, record: &str| piece(sequence, last, vec![made(&new, record)]);
+    let applied = store.write(|tx| {
+        let mut applier = Applier::new(tx, now);
+        applier.group(author, &arrives(1, 1, "after"), std::slice::from_ref(&new))?;
+        applier.finish()
+    });
+    applied.unwrap();
+    let staged = store.write(|tx| {
+        let mut applier = Applier::new(tx, now);
+        applier.stage(author, &arrives(2, 3, "staged"), std::slice::from_ref(&new))?;
+        applier.finish()
+    });
+    staged.unwrap();
+    assert_eq!((node.text("SELECT id AS v FROM t"), node.events("t")), (None, 0));
+    assert_eq!((node.text("SELECT id AS v FROM u").as_deref(), node.events("u")), (Some("after"), 2));
+    let kept = node.text("SELECT group_concat(what || ' ' || record_id, ', ') AS v FROM _rowcast_mended");
+    assert_eq!(kept.as_deref(), Some("renumbered first, renumbered second"));
+}

@@ -52,14 +52,11 @@ impl Store {
     pub fn must_load_again(&self) -> Result<Option<BTreeSet<NodeId>>, Error> {
         read(&self.connection, LOAD_AGAIN)
     }
+}
 
-    /// What is to be reached before what was loaded is whole; empty when it is.
-    ///
-    /// # Errors
-    /// When SQLite fails, or our tables hold what we did not write.
-    pub fn load_target(&self) -> Result<Vector, Error> {
-        read(&self.connection, LOAD_TARGET).map(Option::unwrap_or_default)
-    }
+/// What is to be reached before what was loaded is whole; empty when it is.
+pub(super) fn load_target(connection: &Connection) -> Result<Vector, Error> {
+    read(connection, LOAD_TARGET).map(Option::unwrap_or_default)
 }
 
 fn read<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>, Error> {
@@ -80,7 +77,8 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn set_load_target(&self, target: Option<&Vector>) -> Result<(), Error> {
+    pub fn set_load_target(&mut self, target: Option<&Vector>) -> Result<(), Error> {
+        self.durable.load_target = target.cloned().unwrap_or_default();
         self.note_or_forget(LOAD_TARGET, target)
     }
 

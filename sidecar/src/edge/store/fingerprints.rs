@@ -69,6 +69,14 @@ impl Tx<'_> {
     pub fn event_among(&self, tables: &[String], id: EventId) -> Result<Option<Event>, Error> {
         find(self.connection, tables.iter().map(String::as_str), id)
     }
+
+    /// The same among all event tables.
+    ///
+    /// # Errors
+    /// When SQLite fails, or our tables hold what we did not write.
+    pub fn event_anywhere(&self, id: EventId) -> Result<Option<Event>, Error> {
+        self.event_among(self.tables().with_events(self.connection)?, id)
+    }
 }
 
 impl Reader {

@@ -4,7 +4,6 @@ use rowcast_schema::event_table;
 use rowcast_schema::identifier::quoted;
 
 use super::error::{Doing as _, Error};
-use super::fingerprints;
 use super::replicated::Replicated;
 use super::serve;
 use super::tx::{Tx, signed};
@@ -124,8 +123,6 @@ impl Tx<'_> {
 
     /// An event's number and fingerprint, where it is stored.
     pub fn stored(&self, id: EventId) -> Result<Option<(Sequence, Fingerprint)>, Error> {
-        let tables = self.tables().with_events(self.connection)?;
-        let found = fingerprints::fingerprint(self.connection, tables.iter().map(String::as_str), id)?;
-        Ok(found.map(|fingerprint| (id.sequence, fingerprint)))
+        Ok(self.event_anywhere(id)?.map(|event| (id.sequence, event.fingerprint())))
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{Doing as _, Error, damaged};
 use super::renewal;
 use super::tx::{Tx, signed, unsigned};
-use super::{Durable, Ends, OpenGroup, definition, drift, parked, parse, serve};
+use super::{Durable, Ends, OpenGroup, definition, drift, dropping, parked, parse, serve};
 use crate::clock::{Clock, Timestamp};
 use crate::event::EventId;
 use crate::limits;
@@ -215,6 +215,7 @@ pub(super) fn load(connection: &Connection) -> Result<Durable, Error> {
         horizon: horizons,
         loaded: state(connection, "loaded")?.is_some(),
         complete: state(connection, "complete")?.is_some(),
+        load_target: dropping::load_target(connection)?,
         parked,
         doubtful,
         renewal: renewal::load(connection)?,

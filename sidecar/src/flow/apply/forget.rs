@@ -41,13 +41,7 @@ impl Applier<'_, '_> {
             }
             self.snapshot_event(id, row.group_last, &row.event)?;
         }
-        for (table, record_id) in gave_way {
-            self.refold(&table, &record_id)?;
-            if let Some(table) = self.tx.tables().get(&table).cloned() {
-                self.delete_unknown(&table, &record_id)?;
-            }
-        }
-        Ok(())
+        gave_way.iter().try_for_each(|(table, record_id)| self.make_anew(table, record_id))
     }
 
     /// Takes out what stands under the number of an event of the page, and is another event: the number was given out twice, the first
@@ -58,27 +52,54 @@ impl Applier<'_, '_> {
         let mut records = BTreeSet::new();
         for row in page.rows.iter().filter(|row| row.origin != own) {
             let id = EventId { origin: row.origin, sequence: row.sequence };
-            let Some(stored) = self.tx.event_among(held, id)? else { continue };
-            if stored.fingerprint() == row.event.fingerprint() {
-                continue;
+            let stored = self.tx.event_among(held, id)?;
+            if let Some(stored) = stored.filter(|stored| stored.fingerprint() != row.event.fingerprint()) {
+                records.extend(self.take_out(id, stored)?);
             }
-            tracing::warn!(
-                event = %id,
-                table = stored.table,
-                "an event of an earlier load gives way to the one that has its number now: the node that made it was set back"
-            );
-            let Some(table) = self.tx.tables().get(&stored.table).cloned() else {
-                self.tx.drop_strays(&stored.table, &[id])?;
-                continue;
-            };
-            // I3, as in `forget`.
-            self.ingest_unseen_of(&table, &stored.record_id)?;
-            let kept = Kept { record: &stored.record_id, what: "renumbered", found: stored.data, made: None };
-            self.tx.keep_found(&table, &kept, self.now)?;
-            self.tx.drop_events(&table, &[id])?;
-            records.insert((table.name.clone(), stored.record_id));
         }
         Ok(records)
+    }
+
+    /// The same of an event that arrives after a load, while parts of what that brought are beyond the position.
+    pub(super) fn make_room(&mut self, id: EventId, event: &Event) -> Result<(), Error> {
+        let durable = &self.tx.durable;
+        if id.origin == durable.node || durable.load_target.of(id.origin) < id.sequence {
+            return Ok(());
+        }
+        let stored = self.tx.event_anywhere(id)?.filter(|stored| stored.fingerprint() != event.fingerprint());
+        let Some(stored) = stored else { return Ok(()) };
+        match self.take_out(id, stored)? {
+            Some((table, record_id)) => self.make_anew(&table, &record_id),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes an event out whose number stands for another one. Answers the record that is to be made anew.
+    fn take_out(&mut self, id: EventId, stored: Event) -> Result<Option<(String, String)>, Error> {
+        tracing::warn!(
+            event = %id,
+            table = stored.table,
+            "an event of an earlier load gives way to the one that has its number now: the node that made it was set back"
+        );
+        let Some(table) = self.tx.tables().get(&stored.table).cloned() else {
+            self.tx.drop_strays(&stored.table, &[id])?;
+            return Ok(None);
+        };
+        // I3, as in `forget`.
+        self.ingest_unseen_of(&table, &stored.record_id)?;
+        let kept = Kept { record: &stored.record_id, what: "renumbered", found: stored.data, made: None };
+        self.tx.keep_found(&table, &kept, self.now)?;
+        self.tx.drop_events(&table, &[id])?;
+        Ok(Some((table.name.clone(), stored.record_id)))
+    }
+
+    /// Makes a row what its record's events say, where one of them was taken out.
+    fn make_anew(&mut self, table: &str, record_id: &str) -> Result<(), Error> {
+        self.refold(table, record_id)?;
+        match self.tx.tables().get(table).cloned() {
+            Some(table) => self.delete_unknown(&table, record_id),
+            None => Ok(()),
+        }
     }
 
     /// Whether anything is stored here of the records after `after` and up to the end of the page.

@@ -22,6 +22,7 @@ impl Applier<'_, '_> {
         self.keep(origin, piece, layouts)?;
         for (event, sequence) in piece.events.iter().zip(piece.first..) {
             let id = EventId { origin, sequence };
+            self.make_room(id, event)?;
             match self.tx.tables().get(&event.table) {
                 Some(table) => {
                     let place = Place { id, group_last: piece.group_last, table, processed: false };
